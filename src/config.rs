@@ -1,0 +1,1 @@
+//! Settings and the gateway configuration, checked whole.

@@ -1,0 +1,18 @@
+//! Tollgate: a keyless, metered gateway to Azure OpenAI in one Azure Functions app.
+//!
+//! | module | what it is for | may import |
+//! |---|---|---|
+//! | [`domain`] | the rules, as plain values and functions | nothing of ours |
+//! | [`ports`] | what we need from outside, one small trait each | `domain` |
+//! | [`config`] | settings and the gateway configuration, checked whole | `domain` |
+//! | [`simulator`] | an Azure OpenAI resource that is not there | as an adapter |
+//! | [`cli`] | the commands | everything |
+//!
+//! `tests/gateway/architecture.rs` holds this law.
+
+pub mod cli;
+pub mod config;
+pub mod domain;
+pub mod ports;
+pub mod server;
+pub mod simulator;

@@ -1,0 +1,5 @@
+//! Which command: nothing else.
+
+fn main() -> std::process::ExitCode {
+    tollgate::cli::run()
+}

@@ -1,0 +1,104 @@
+//! Listens, and gives each connection to the routes.
+//!
+//! Ours rather than `axum::serve` for three things that it leaves out: `TCP_NODELAY` (without it the
+//! second stream on a kept-alive connection stalls for 40 ms), a bound on the time a request's head
+//! may take, and a bounded drain.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How long a kept-alive connection may wait for its next request, head included. The Functions
+/// host keeps its connections for about a minute; closing first would reset a POST that cannot be
+/// sent again.
+const IDLE: Duration = Duration::from_secs(150);
+/// Ctrl-C under the local host; in Azure there is no warning, only SIGKILL.
+const DRAIN: Duration = Duration::from_secs(1);
+/// After a failed `accept` (no file descriptors left), so that the loop does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The address could not be listened on.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Another program has it.
+    #[error(
+        "{0} is in use by another program: stop that program, or choose another address with --listen"
+    )]
+    Taken(SocketAddr),
+    /// Anything else.
+    #[error("cannot listen on {0}: {1}")]
+    Other(SocketAddr, std::io::Error),
+}
+
+/// Takes the address. From here on the kernel queues connections, so a caller that comes before
+/// [`serve`] waits instead of being refused.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+    TcpListener::bind(address).await.map_err(|error| {
+        if error.kind() == std::io::ErrorKind::AddrInUse {
+            BindError::Taken(address)
+        } else {
+            BindError::Other(address, error)
+        }
+    })
+}
+
+/// Serves until `stop` is cancelled, then gives the requests in hand [`DRAIN`] to end.
+pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+    let connections = TaskTracker::new();
+    loop {
+        let stream = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _peer)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted: {error}");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
+            () = stop.cancelled() => break,
+        };
+        connections.spawn(converse(stream, router.clone(), stop.clone()));
+    }
+    drop(listener);
+    connections.close();
+    if tokio::time::timeout(DRAIN, connections.wait())
+        .await
+        .is_err()
+    {
+        tracing::info!(
+            connections.open = connections.len(),
+            "stopped with requests still in hand"
+        );
+    }
+}
+
+async fn converse(stream: TcpStream, router: Router, stop: CancellationToken) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a connection was gone before it was served");
+        return;
+    }
+    let service = TowerToHyperService::new(router);
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        // A caller that hangs up ends here too: nothing that an operator must act on.
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
