@@ -1,3 +1,12 @@
 //! The rules, as plain values and functions: no I/O, no clock, no dice.
 
+pub mod api;
+pub mod ids;
+pub mod key;
+pub mod meter;
+pub mod price;
+pub mod retry;
 pub mod tokens;
+pub mod trace;
+pub mod units;
+pub mod usage;

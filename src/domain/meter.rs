@@ -1,0 +1,111 @@
+//! How many tokens is this reply, read as it passes?
+//!
+//! A reply is never held back to be read: a [`whole::Meter`] looks at the bytes of a JSON body as
+//! they go by, a [`stream::Meter`] at the events of a stream. Both find the backend's own count; what
+//! they keep of the text is bounded, and only for the case that no count comes.
+
+use serde::Deserialize;
+
+use super::usage::{Source, Usage};
+
+pub mod said;
+pub mod stream;
+pub mod whole;
+
+/// The `usage` object of a reply, in the names of Chat Completions or in those of Responses.
+#[derive(Debug, Default, Deserialize)]
+struct Reported {
+    #[serde(alias = "input_tokens")]
+    prompt_tokens: u64,
+    #[serde(default, alias = "output_tokens")]
+    completion_tokens: Option<u64>,
+    #[serde(default, alias = "input_tokens_details")]
+    prompt_tokens_details: Option<PromptDetails>,
+    #[serde(default, alias = "output_tokens_details")]
+    completion_tokens_details: Option<CompletionDetails>,
+}
+
+#[derive(Debug, Deserialize)]
+struct PromptDetails {
+    #[serde(default)]
+    cached_tokens: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct CompletionDetails {
+    #[serde(default)]
+    reasoning_tokens: Option<u64>,
+}
+
+/// Reads a `usage` object. `None` when it is not one, or says what cannot be: a count that is a lie
+/// or a fault must not reach the ledger.
+fn read_usage(json: &[u8]) -> Option<Usage> {
+    let reported: Reported = serde_json::from_slice(json).ok()?;
+    let cached = reported
+        .prompt_tokens_details
+        .and_then(|details| details.cached_tokens);
+    let reasoning = reported
+        .completion_tokens_details
+        .and_then(|details| details.reasoning_tokens);
+    let usage = Usage {
+        source: Source::Reported,
+        input_tokens: reported.prompt_tokens,
+        cached_input_tokens: cached.unwrap_or(0),
+        output_tokens: reported.completion_tokens.unwrap_or(0),
+        reasoning_tokens: reasoning.unwrap_or(0),
+    };
+    usage.is_plausible().then_some(usage)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usage_is_read_in_every_shape_and_a_lie_in_none() {
+        let counts = |json: &str| {
+            read_usage(json.as_bytes()).map(|u| {
+                [
+                    u.input_tokens,
+                    u.cached_input_tokens,
+                    u.output_tokens,
+                    u.reasoning_tokens,
+                ]
+            })
+        };
+        for (json, expected) in [
+            (
+                r#"{"prompt_tokens":12,"completion_tokens":34,"total_tokens":46,
+                    "prompt_tokens_details":{"cached_tokens":4,"audio_tokens":0},
+                    "completion_tokens_details":{"reasoning_tokens":30}}"#,
+                Some([12, 4, 34, 30]),
+            ),
+            (
+                r#"{"prompt_tokens":8,"total_tokens":8}"#,
+                Some([8, 0, 0, 0]),
+            ),
+            (
+                r#"{"input_tokens":1,"output_tokens":2,"input_tokens_details":{"cached_tokens":1}}"#,
+                Some([1, 1, 2, 0]),
+            ),
+            (
+                r#"{"prompt_tokens":1,"completion_tokens":2,"prompt_tokens_details":null}"#,
+                Some([1, 0, 2, 0]),
+            ),
+            (r#"{"prompt_tokens":-1,"completion_tokens":2}"#, None),
+            (r#"{"prompt_tokens":"1","completion_tokens":2}"#, None),
+            (
+                r#"{"prompt_tokens":99999999999,"completion_tokens":2}"#,
+                None,
+            ),
+            (
+                r#"{"prompt_tokens":1,"prompt_tokens_details":{"cached_tokens":2}}"#,
+                None,
+            ),
+            ("{}", None),
+            ("7", None),
+        ] {
+            assert_eq!(counts(json), expected, "{json}");
+        }
+    }
+}

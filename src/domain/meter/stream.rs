@@ -1,0 +1,403 @@
+//! The usage in a stream of server-sent events, found as they pass; and, where the gateway asked for
+//! it and the caller did not, taken out again.
+//!
+//! Two promises hold for every way in which the network may cut the stream: a caller that asked for
+//! usage gets exactly the backend's bytes, and one that did not gets exactly the bytes that the
+//! backend would have sent had nobody asked. Only the end, from `data: [DONE]` on, is handed over
+//! apart: it waits until the usage is safe.
+
+use std::borrow::Cow;
+
+use bytes::{Bytes, BytesMut};
+use memchr::memchr;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::read_usage;
+use super::said::Said;
+use crate::domain::usage::Usage;
+
+/// No chunk is this long. What is longer passes unread.
+const MAX_EVENT_BYTES: usize = 1024 * 1024;
+
+/// Reads one stream.
+#[derive(Debug)]
+pub struct Meter {
+    /// The gateway asked for usage, the caller did not.
+    strips: bool,
+    /// The bytes of an event that has not ended: read again with what follows.
+    open: BytesMut,
+    /// How many of `open`'s bytes the caller has already been given.
+    given: usize,
+    /// How many of `open`'s bytes are known to hold no end of an event.
+    searched: usize,
+    /// An event outgrew the bound: it passes unread to its end.
+    oversized: bool,
+    ended: bool,
+    usage: Option<Usage>,
+    model: Option<String>,
+    said: Said,
+}
+
+/// What became of some bytes.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// For the caller, at once.
+    pub now: Bytes,
+    /// From `data: [DONE]` on: for the caller once the usage is safe.
+    pub end: Option<Bytes>,
+}
+
+/// What to do with one event.
+enum Fate {
+    Keep,
+    Drop,
+    /// Without these bytes of it.
+    Cut(std::ops::Range<usize>),
+    /// It is `[DONE]`.
+    End,
+}
+
+impl Meter {
+    /// `strips`: usage was asked for by the gateway and must not reach the caller.
+    pub fn new(strips: bool) -> Self {
+        Self {
+            strips,
+            open: BytesMut::new(),
+            given: 0,
+            searched: 0,
+            oversized: false,
+            ended: false,
+            usage: None,
+            model: None,
+            said: Said::default(),
+        }
+    }
+
+    pub fn usage(&self) -> Option<Usage> {
+        self.usage
+    }
+
+    pub fn model(&self) -> Option<&str> {
+        self.model.as_deref()
+    }
+
+    pub fn said(&self) -> &Said {
+        &self.said
+    }
+
+    /// Whether the caller was left in the middle of a line.
+    pub fn is_mid_event(&self) -> bool {
+        self.oversized || self.given > 0
+    }
+
+    /// Takes the next bytes of the stream.
+    pub fn pass(&mut self, frame: Bytes) -> Passed {
+        if self.ended {
+            return Passed {
+                now: Bytes::new(),
+                end: Some(frame),
+            };
+        }
+        // The usual case: nothing is open, and the bytes are whole events that pass as they are.
+        // Then they are never copied.
+        let carried = !self.open.is_empty();
+        let (bytes, already) = if carried {
+            self.open.extend_from_slice(&frame);
+            (self.open.split().freeze(), std::mem::take(&mut self.given))
+        } else {
+            (frame, 0)
+        };
+        let searched = std::mem::take(&mut self.searched);
+        let mut out = Outgoing::new(&bytes, already);
+        let mut at = 0;
+        while let Some(end) = event_end(&bytes, at, searched) {
+            let fate = if std::mem::take(&mut self.oversized) {
+                Fate::Keep
+            } else {
+                self.read(&bytes[at..end])
+            };
+            match fate {
+                Fate::Keep => {}
+                Fate::Drop => out.skip(at..end),
+                Fate::Cut(range) => out.skip(at + range.start..at + range.end),
+                Fate::End => {
+                    self.ended = true;
+                    return Passed {
+                        now: out.until(at),
+                        end: Some(bytes.slice(at.max(already)..)),
+                    };
+                }
+            }
+            at = end;
+        }
+        let held = self.hold(&bytes, at, already);
+        Passed {
+            now: out.until(held),
+            end: None,
+        }
+    }
+
+    /// The stream is over: the bytes that were still held, an event without its end.
+    pub fn finish(&mut self) -> Passed {
+        let rest = self.open.split().freeze();
+        let given = std::mem::take(&mut self.given);
+        self.searched = 0;
+        // A last `data: [DONE]` without its blank line is an end all the same.
+        let is_end = payload(&rest).is_some_and(|(payload, _)| payload.trim_ascii() == b"[DONE]");
+        let rest = rest.slice(given..);
+        if is_end {
+            self.ended = true;
+            Passed {
+                now: Bytes::new(),
+                end: Some(rest),
+            }
+        } else {
+            Passed {
+                now: rest,
+                end: None,
+            }
+        }
+    }
+
+    /// Keeps what follows the last whole event for the next call. Answers up to where the bytes may
+    /// go out now.
+    fn hold(&mut self, bytes: &Bytes, at: usize, already: usize) -> usize {
+        let open = &bytes[at..];
+        if self.oversized || open.len() > MAX_EVENT_BYTES {
+            self.oversized = true;
+            // The last bytes may be the first half of the event's end.
+            let tail = open.len().min(3);
+            self.open.extend_from_slice(&open[open.len() - tail..]);
+            self.given = tail;
+            return bytes.len();
+        }
+        self.open.extend_from_slice(open);
+        self.searched = open.len().saturating_sub(3);
+        let held = if self.strips || may_become_done(open) {
+            at.max(already)
+        } else {
+            bytes.len()
+        };
+        self.given = held - at;
+        held
+    }
+
+    fn read(&mut self, event: &[u8]) -> Fate {
+        let Some((payload, offset)) = payload(event) else {
+            return Fate::Keep;
+        };
+        if payload.trim_ascii() == b"[DONE]" {
+            return Fate::End;
+        }
+        let Ok(text) = std::str::from_utf8(payload) else {
+            return Fate::Keep;
+        };
+        let Ok(chunk) = serde_json::from_str::<Chunk<'_>>(text) else {
+            return Fate::Keep;
+        };
+        for choice in &chunk.choices {
+            choice.tell(&mut self.said);
+        }
+        if self.model.is_none()
+            && let Some(model) = chunk.model.filter(|model| !model.0.is_empty())
+        {
+            self.model = Some(model.0.into_owned());
+        }
+        let Some(usage) = chunk.usage.map(RawValue::get) else {
+            return Fate::Keep;
+        };
+        if usage == "null" {
+            let value = usage.as_ptr() as usize - text.as_ptr() as usize;
+            return match (
+                self.strips,
+                member_around(payload, value..value + usage.len()),
+            ) {
+                (true, Some(member)) => Fate::Cut(offset + member.start..offset + member.end),
+                _ => Fate::Keep,
+            };
+        }
+        self.usage = read_usage(usage.as_bytes()).or(self.usage);
+        if self.strips && chunk.choices.is_empty() {
+            Fate::Drop
+        } else {
+            Fate::Keep
+        }
+    }
+}
+
+/// The bytes that go out: the ones that came, less what is skipped. Copies only when something is.
+struct Outgoing<'a> {
+    bytes: &'a Bytes,
+    from: usize,
+    copied: Option<BytesMut>,
+}
+
+impl<'a> Outgoing<'a> {
+    fn new(bytes: &'a Bytes, already: usize) -> Self {
+        Self {
+            bytes,
+            from: already,
+            copied: None,
+        }
+    }
+
+    fn skip(&mut self, range: std::ops::Range<usize>) {
+        if range.start > self.from {
+            let copied = self
+                .copied
+                .get_or_insert_with(|| BytesMut::with_capacity(self.bytes.len()));
+            copied.extend_from_slice(&self.bytes[self.from..range.start]);
+        }
+        self.from = self.from.max(range.end);
+    }
+
+    fn until(self, end: usize) -> Bytes {
+        let rest = self.bytes.slice(self.from.min(end)..end);
+        match self.copied {
+            None => rest,
+            Some(mut copied) => {
+                copied.extend_from_slice(&rest);
+                copied.freeze()
+            }
+        }
+    }
+}
+
+/// Where the event that begins at `at` ends: after its blank line. `searched`: so many bytes from
+/// the start hold no end.
+fn event_end(bytes: &[u8], at: usize, searched: usize) -> Option<usize> {
+    let mut from = at.max(searched);
+    while let Some(line) = memchr(b'\n', &bytes[from..]) {
+        let next = from + line + 1;
+        match bytes.get(next..) {
+            Some([b'\n', ..]) => return Some(next + 1),
+            Some([b'\r', b'\n', ..]) => return Some(next + 2),
+            _ => from = next,
+        }
+    }
+    None
+}
+
+/// The data of an event, and where in it that begins. OpenAI's events have one `data` line each.
+fn payload(event: &[u8]) -> Option<(&[u8], usize)> {
+    let mut at = 0;
+    while at < event.len() {
+        let line_end = memchr(b'\n', &event[at..]).map_or(event.len(), |end| at + end);
+        if let Some(data) = event[at..line_end].strip_prefix(b"data:") {
+            return Some((data, at + b"data:".len()));
+        }
+        at = line_end + 1;
+    }
+    None
+}
+
+/// Whether bytes without an end may still turn out to be `data: [DONE]`: they wait then, twelve bytes
+/// at the most.
+fn may_become_done(open: &[u8]) -> bool {
+    let open = open.trim_ascii_end();
+    [&b"data: [DONE]"[..], b"data:[DONE]"]
+        .iter()
+        .any(|done| done.starts_with(open))
+}
+
+/// The whole member whose value stands at `value`: its key, and the comma that sets it apart.
+fn member_around(json: &[u8], value: std::ops::Range<usize>) -> Option<std::ops::Range<usize>> {
+    let before = json[..value.start].trim_ascii_end().strip_suffix(b":")?;
+    let before = before
+        .trim_ascii_end()
+        .strip_suffix(b"\"usage\"")?
+        .trim_ascii_end();
+    if let Some(before) = before.strip_suffix(b",") {
+        return Some(before.len()..value.end);
+    }
+    // The first member: its comma, and the space after it, come behind it.
+    let after = json[value.end..].trim_ascii_start();
+    let end = match after.strip_prefix(b",") {
+        Some(after) => json.len() - after.trim_ascii_start().len(),
+        None => value.end,
+    };
+    Some(before.len()..end)
+}
+
+#[derive(Deserialize)]
+struct Chunk<'a> {
+    #[serde(default, borrow)]
+    choices: Vec<Choice<'a>>,
+    #[serde(default, borrow)]
+    model: Option<Text<'a>>,
+    /// Raw, so that `null` is told from absent and its place is known.
+    #[serde(default, borrow, deserialize_with = "present")]
+    usage: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Choice<'a> {
+    #[serde(default, borrow)]
+    delta: Option<Delta<'a>>,
+    /// In a stream of the older completions.
+    #[serde(default, borrow)]
+    text: Option<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Delta<'a> {
+    #[serde(default, borrow)]
+    content: Option<Text<'a>>,
+    #[serde(default, borrow)]
+    refusal: Option<Text<'a>>,
+    #[serde(default, borrow)]
+    tool_calls: Option<Vec<ToolCall<'a>>>,
+    #[serde(default, borrow)]
+    function_call: Option<Function<'a>>,
+}
+
+#[derive(Deserialize)]
+struct ToolCall<'a> {
+    #[serde(default, borrow)]
+    function: Option<Function<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Function<'a> {
+    #[serde(default, borrow)]
+    name: Option<Text<'a>>,
+    #[serde(default, borrow)]
+    arguments: Option<Text<'a>>,
+}
+
+/// A string, borrowed where it has no escapes: `Option<Cow<str>>` alone would always copy.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+fn present<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+impl Choice<'_> {
+    fn tell(&self, said: &mut Said) {
+        let mut push = |text: &Option<Text<'_>>| {
+            if let Some(text) = text {
+                said.push(&text.0);
+            }
+        };
+        push(&self.text);
+        let Some(delta) = &self.delta else { return };
+        push(&delta.content);
+        push(&delta.refusal);
+        let calls = delta
+            .tool_calls
+            .iter()
+            .flatten()
+            .filter_map(|call| call.function.as_ref());
+        for function in calls.chain(&delta.function_call) {
+            push(&function.name);
+            push(&function.arguments);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,171 @@
+//! May this answer go to the caller, or must another backend be asked?
+//!
+//! Only before the caller has seen a byte: it would otherwise see two beginnings.
+
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode};
+
+/// What a backend's status means for the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The caller's business: it goes out unchanged.
+    Pass,
+    /// This backend cannot serve it now; another may.
+    TryAnother(Reason),
+    /// The backend refuses the gateway itself: the operator's business, never shown to the caller.
+    Misconfigured,
+}
+
+/// Why another backend is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    Throttled,
+    Failed,
+}
+
+/// Weighs a backend's answer. `code` is the `error.code` of its body, which is only looked at for a
+/// 404: a deployment that is not there is the operator's fault, an unknown item the caller's.
+pub fn weigh(status: StatusCode, code: Option<&str>) -> Verdict {
+    match status.as_u16() {
+        429 => Verdict::TryAnother(Reason::Throttled),
+        408 | 499 | 500 | 502 | 503 | 504 => Verdict::TryAnother(Reason::Failed),
+        401 | 403 => Verdict::Misconfigured,
+        404 if code == Some("DeploymentNotFound") => Verdict::Misconfigured,
+        _ => Verdict::Pass,
+    }
+}
+
+/// What a backend that gives no time is left alone for after a 429.
+pub const DEFAULT_WAIT: Duration = Duration::from_secs(10);
+/// Accounts with a low quota are told to wait for a day; what is true then is asked again sooner.
+pub const MAX_WAIT: Duration = Duration::from_secs(60);
+
+/// How long the backend asks to be left alone, by the first header that says so sensibly. Azure
+/// writes it in five ways, one of them misspelt, and sends -1 and 0 in them too; those say nothing.
+pub fn wait(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name: &str| {
+        headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .map(str::trim)
+    };
+    let seconds = |text: &str| text.parse::<f64>().ok().and_then(positive_seconds);
+    text("retry-after-ms")
+        .and_then(|ms| ms.parse::<f64>().ok())
+        .and_then(|ms| positive_seconds(ms / 1_000.0))
+        .or_else(|| text("retry-after").and_then(seconds))
+        .or_else(|| {
+            let resets = [
+                "x-ratelimit-reset-tokens",
+                "x-ratelimit-reset-requests",
+                "x-rate-limit-reset-tokens",
+                "x-rate-limit-reset-requests",
+            ];
+            // Both budgets must have room again: the longer of the two.
+            resets
+                .into_iter()
+                .filter_map(text)
+                .filter_map(|t| seconds(t).or_else(|| spelled_out(t)))
+                .max()
+        })
+        .map(|wait| wait.min(MAX_WAIT))
+}
+
+fn positive_seconds(seconds: f64) -> Option<Duration> {
+    (seconds > 0.0).then(|| Duration::try_from_secs_f64(seconds).unwrap_or(MAX_WAIT))
+}
+
+/// OpenAI's spelling of a duration: `1s`, `6m0s`, `1h2m3.5s`, `20ms`.
+fn spelled_out(text: &str) -> Option<Duration> {
+    let mut total = 0.0;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, unit_on) = rest.split_at(digits);
+        let unit = unit_on
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(unit_on.len());
+        let (unit, after) = unit_on.split_at(unit);
+        let factor = match unit {
+            "ms" => 0.001,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3_600.0,
+            "d" => 86_400.0,
+            _ => return None,
+        };
+        total += number.parse::<f64>().ok()? * factor;
+        rest = after;
+    }
+    positive_seconds(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_another_backend_might_do_better_is_tried_again() {
+        use Reason::{Failed, Throttled};
+        for (status, code, verdict) in [
+            (200, None, Verdict::Pass),
+            (400, None, Verdict::Pass),
+            (404, None, Verdict::Pass),
+            (404, Some("DeploymentNotFound"), Verdict::Misconfigured),
+            (401, Some("PermissionDenied"), Verdict::Misconfigured),
+            (403, None, Verdict::Misconfigured),
+            (409, None, Verdict::Pass),
+            (422, None, Verdict::Pass),
+            (408, None, Verdict::TryAnother(Failed)),
+            (429, None, Verdict::TryAnother(Throttled)),
+            (499, None, Verdict::TryAnother(Failed)),
+            (500, None, Verdict::TryAnother(Failed)),
+            (501, None, Verdict::Pass),
+            (502, None, Verdict::TryAnother(Failed)),
+            (503, None, Verdict::TryAnother(Failed)),
+            (504, None, Verdict::TryAnother(Failed)),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(weigh(status, code), verdict, "{status} {code:?}");
+        }
+    }
+
+    #[test]
+    fn the_time_to_wait_is_read_in_every_spelling() {
+        let wait_of = |lines: &[(&'static str, &'static str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in lines {
+                headers.insert(*name, value.parse().unwrap());
+            }
+            wait(&headers).map(|wait| wait.as_millis())
+        };
+        for (lines, millis) in [
+            (
+                &[("retry-after-ms", "200"), ("retry-after", "1")][..],
+                Some(200),
+            ),
+            (&[("retry-after", "7")], Some(7_000)),
+            (
+                &[
+                    ("x-ratelimit-reset-requests", "1s"),
+                    ("x-ratelimit-reset-tokens", "6m0s"),
+                ],
+                Some(60_000),
+            ),
+            (&[("x-rate-limit-reset-tokens", "12")], Some(12_000)),
+            (&[("x-ratelimit-reset-tokens", "90ms")], Some(90)),
+            (&[("retry-after", "86400")], Some(60_000)),
+            (&[("retry-after", "1e300")], Some(60_000)),
+            (
+                &[("retry-after-ms", "-1"), ("retry-after", "3")],
+                Some(3_000),
+            ),
+            (&[("retry-after", "0")], None),
+            (&[("retry-after", "soon")], None),
+            (&[], None),
+        ] {
+            assert_eq!(wait_of(lines), millis, "{lines:?}");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! What the proxy writes and the ledger reads: one event for each request that reached a backend.
+//! Never a key, a prompt or a reply.
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::{Name, RequestId, SubscriptionId};
+use super::units::UnixMillis;
+
+/// The first version of the event; a change that readers could misread takes a new name.
+pub const SCHEMA: &str = "tollgate.usage.v1";
+
+/// One request's usage. Readers ignore fields that they do not know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsageEvent {
+    #[serde(deserialize_with = "known_schema")]
+    pub schema: String,
+    /// Makes the event count once however often it is delivered.
+    pub id: RequestId,
+    /// When the request came in.
+    pub time: UnixMillis,
+    pub subscription_id: SubscriptionId,
+    pub product: Name,
+    #[serde(default)]
+    pub cost_center: Option<String>,
+    #[serde(default)]
+    pub end_user: Option<String>,
+    /// Such as `chat.completions`. Text, so that a ledger can post what a newer gateway proxied.
+    pub operation: String,
+    /// As the caller wrote it.
+    pub deployment: String,
+    /// As the backend named it in its reply.
+    #[serde(default)]
+    pub model: Option<String>,
+    #[serde(default)]
+    pub api_version: Option<String>,
+    pub backend: Name,
+    #[serde(default)]
+    pub region: Option<String>,
+    /// Requests sent to backends.
+    #[serde(default = "one")]
+    pub attempts: u32,
+    /// What the caller was answered.
+    pub status: u16,
+    #[serde(default)]
+    pub stream: bool,
+    pub outcome: Outcome,
+    pub usage: Usage,
+    #[serde(default)]
+    pub duration_ms: u64,
+    #[serde(default)]
+    pub first_byte_ms: Option<u64>,
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn known_schema<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let schema = String::deserialize(deserializer)?;
+    if schema == SCHEMA {
+        Ok(schema)
+    } else {
+        Err(serde::de::Error::custom(format!(
+            "the schema is `{schema}`, and only `{SCHEMA}` is known"
+        )))
+    }
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    Completed,
+    ClientCancelled,
+    BackendFailed,
+}
+
+impl Outcome {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::ClientCancelled => "client_cancelled",
+            Self::BackendFailed => "backend_failed",
+        }
+    }
+}
+
+/// Where the counts come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// The backend said so.
+    Reported,
+    /// Counted here, from what was sent and said.
+    Estimated,
+    /// Nothing was used: the backend refused.
+    #[default]
+    None,
+}
+
+impl Source {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Reported => "reported",
+            Self::Estimated => "estimated",
+            Self::None => "none",
+        }
+    }
+}
+
+/// Tokens by kind. The cached ones are part of the input, the reasoning ones of the output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    pub source: Source,
+    pub input_tokens: u64,
+    #[serde(default)]
+    pub cached_input_tokens: u64,
+    pub output_tokens: u64,
+    #[serde(default)]
+    pub reasoning_tokens: u64,
+}
+
+/// No reply is this long. A count above it is a fault or a lie, and would end in the sums.
+pub const MAX_TOKENS: u64 = 1_000_000_000;
+
+impl Usage {
+    /// Whether the counts can be posted: bounded, and the parts no larger than their wholes.
+    pub fn is_plausible(&self) -> bool {
+        self.input_tokens <= MAX_TOKENS
+            && self.output_tokens <= MAX_TOKENS
+            && self.cached_input_tokens <= self.input_tokens
+            && self.reasoning_tokens <= self.output_tokens
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVENT: &str = r#"{"schema":"tollgate.usage.v1","id":"019200b2-0000-7000-8000-000000000001",
+        "time":"2026-11-21T09:00:00.123Z","subscription_id":"s1","product":"standard","cost_center":null,
+        "operation":"chat.completions","deployment":"gpt-4o-mini","backend":"eastus-ptu","status":200,
+        "outcome":"completed","from_a_later_version":1,
+        "usage":{"source":"reported","input_tokens":12,"output_tokens":34,"surprise":true}}"#;
+
+    #[test]
+    fn an_event_of_a_later_gateway_can_be_read() {
+        let event: UsageEvent = serde_json::from_str(EVENT).unwrap();
+        assert_eq!(event.usage.output_tokens, 34);
+        assert_eq!(event.attempts, 1);
+    }
+
+    #[test]
+    fn an_event_of_another_schema_is_not_guessed_at() {
+        let event = EVENT.replace("usage.v1", "usage.v2");
+        let error = serde_json::from_str::<UsageEvent>(&event)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("`tollgate.usage.v2`"), "{error}");
+    }
+}
