@@ -47,10 +47,7 @@ fn simulate(arguments: simulator::Arguments) -> Result<(), Error> {
     runtime()?.block_on(async {
         let listener = server::bind(arguments.listen).await?;
         let router = simulator::router(arguments.knobs);
-        println!(
-            "The simulated Azure OpenAI resource listens on http://{}",
-            listener.local_addr()?
-        );
+        println!("The simulated Azure OpenAI resource listens on http://{}", listener.local_addr()?);
         server::serve(listener, router, interrupted()).await;
         Ok(())
     })
@@ -60,13 +57,9 @@ fn simulate(arguments: simulator::Arguments) -> Result<(), Error> {
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     let cores = std::thread::available_parallelism()?.get();
     if cores == 1 {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
+        tokio::runtime::Builder::new_current_thread().enable_all().build()
     } else {
-        tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()
+        tokio::runtime::Builder::new_multi_thread().enable_all().build()
     }
 }
 

@@ -3,9 +3,11 @@
 pub mod api;
 pub mod ids;
 pub mod key;
+pub mod limit;
 pub mod meter;
 pub mod price;
 pub mod retry;
+pub mod subscription;
 pub mod tokens;
 pub mod trace;
 pub mod units;

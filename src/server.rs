@@ -28,9 +28,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// Another program has it.
-    #[error(
-        "{0} is in use by another program: stop that program, or choose another address with --listen"
-    )]
+    #[error("{0} is in use by another program: stop that program, or choose another address with --listen")]
     Taken(SocketAddr),
     /// Anything else.
     #[error("cannot listen on {0}: {1}")]
@@ -68,14 +66,8 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
     }
     drop(listener);
     connections.close();
-    if tokio::time::timeout(DRAIN, connections.wait())
-        .await
-        .is_err()
-    {
-        tracing::info!(
-            connections.open = connections.len(),
-            "stopped with requests still in hand"
-        );
+    if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
+        tracing::info!(connections.open = connections.len(), "stopped with requests still in hand");
     }
 }
 

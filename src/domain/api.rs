@@ -30,9 +30,7 @@ impl Operation {
     }
 
     fn of_path(path: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|operation| operation.path() == path)
+        Self::ALL.into_iter().find(|operation| operation.path() == path)
     }
 
     /// The name in events and reports.
@@ -73,17 +71,12 @@ impl Address {
     /// The address that a path names, exactly: nothing is decoded, folded or normalised, so every
     /// disguise (`..`, `//`, `%2f`) is simply not an address.
     pub fn parse(path: &str) -> Option<Self> {
-        let below = path
-            .strip_prefix("/openai/")
-            .or_else(|| path.strip_prefix('/'))?;
+        let below = path.strip_prefix("/openai/").or_else(|| path.strip_prefix('/'))?;
         if let Some(operation) = below.strip_prefix("v1/") {
             return Operation::of_path(operation).map(Self::V1);
         }
         let (deployment, operation) = below.strip_prefix("deployments/")?.split_once('/')?;
-        Some(Self::Deployment(
-            DeploymentName::new(deployment).ok()?,
-            Operation::of_path(operation)?,
-        ))
+        Some(Self::Deployment(DeploymentName::new(deployment).ok()?, Operation::of_path(operation)?))
     }
 
     pub fn operation(&self) -> Operation {
@@ -109,10 +102,7 @@ mod tests {
 
     #[test]
     fn both_shapes_are_known_with_and_without_the_prefix() {
-        let chat = Address::Deployment(
-            DeploymentName::new("gpt-4o").unwrap(),
-            Operation::ChatCompletions,
-        );
+        let chat = Address::Deployment(DeploymentName::new("gpt-4o").unwrap(), Operation::ChatCompletions);
         for (path, address) in [
             ("/openai/deployments/gpt-4o/chat/completions", chat.clone()),
             ("/deployments/gpt-4o/chat/completions", chat),

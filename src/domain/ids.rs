@@ -8,9 +8,7 @@ use uuid::Uuid;
 
 /// A name was not one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "a name has 1 to {MAX_NAME_BYTES} letters, digits, `-`, `_` or `.`, and does not begin with `.`"
-)]
+#[error("a name has 1 to {MAX_NAME_BYTES} letters, digits, `-`, `_` or `.`, and does not begin with `.`")]
 pub struct NotAName;
 
 /// Azure allows 64 characters for a resource's and for a deployment's name; subscriptions that move
@@ -22,9 +20,7 @@ const MAX_NAME_BYTES: usize = 128;
 fn is_name(text: &str) -> bool {
     (1..=MAX_NAME_BYTES).contains(&text.len())
         && !text.starts_with('.')
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
 /// The name of a backend, a product or a subscription's id.
@@ -41,11 +37,7 @@ impl Name {
     /// # Errors
     /// [`NotAName`] when `text` has other characters than a name may have.
     pub fn new(text: &str) -> Result<Self, NotAName> {
-        if is_name(text) {
-            Ok(Self(text.into()))
-        } else {
-            Err(NotAName)
-        }
+        if is_name(text) { Ok(Self(text.into())) } else { Err(NotAName) }
     }
 
     pub fn as_str(&self) -> &str {
@@ -107,18 +99,7 @@ mod tests {
         for good in ["gpt-4o", "a", "gpt-35-turbo_16k.v2"] {
             assert!(Name::new(good).is_ok(), "{good}");
         }
-        for bad in [
-            "",
-            ".",
-            "..",
-            "a/b",
-            "a%2fb",
-            "ä",
-            "a b",
-            "a\\b",
-            "a?b",
-            &"x".repeat(129),
-        ] {
+        for bad in ["", ".", "..", "a/b", "a%2fb", "ä", "a b", "a\\b", "a?b", &"x".repeat(129)] {
             assert_eq!(Name::new(bad), Err(NotAName), "{bad}");
         }
     }

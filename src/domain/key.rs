@@ -27,10 +27,7 @@ pub fn make() -> Result<SecretString, NoRandomness> {
     while text.len() < PREFIX.len() + RANDOM_CHARS {
         aws_lc_rs::rand::fill(&mut bytes).map_err(|_| NoRandomness)?;
         // 248 is the largest multiple of 62 in a byte: taking more would favour the first letters.
-        let fair = bytes
-            .iter()
-            .filter(|byte| **byte < 248)
-            .map(|byte| ALPHABET[usize::from(byte % 62)]);
+        let fair = bytes.iter().filter(|byte| **byte < 248).map(|byte| ALPHABET[usize::from(byte % 62)]);
         let missing = PREFIX.len() + RANDOM_CHARS - text.len();
         text.extend(fair.take(missing).map(char::from));
     }
@@ -45,10 +42,7 @@ pub fn is_well_formed(text: &str) -> bool {
         && text.is_ascii()
         && {
             let (body, sum) = text.split_at(PREFIX.len() + RANDOM_CHARS);
-            body[PREFIX.len()..]
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric())
-                && checksum(body) == sum
+            body[PREFIX.len()..].bytes().all(|b| b.is_ascii_alphanumeric()) && checksum(body) == sum
         }
 }
 
@@ -82,9 +76,7 @@ impl Hasher {
 
     pub fn hash(&self, key: &str) -> KeyHash {
         let tag = hmac::sign(&self.0, key.as_bytes());
-        tag.as_ref()
-            .try_into()
-            .expect("an SHA-256 tag has 32 bytes")
+        tag.as_ref().try_into().expect("an SHA-256 tag has 32 bytes")
     }
 }
 

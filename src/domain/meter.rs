@@ -41,12 +41,8 @@ struct CompletionDetails {
 /// or a fault must not reach the ledger.
 fn read_usage(json: &[u8]) -> Option<Usage> {
     let reported: Reported = serde_json::from_slice(json).ok()?;
-    let cached = reported
-        .prompt_tokens_details
-        .and_then(|details| details.cached_tokens);
-    let reasoning = reported
-        .completion_tokens_details
-        .and_then(|details| details.reasoning_tokens);
+    let cached = reported.prompt_tokens_details.and_then(|details| details.cached_tokens);
+    let reasoning = reported.completion_tokens_details.and_then(|details| details.reasoning_tokens);
     let usage = Usage {
         source: Source::Reported,
         input_tokens: reported.prompt_tokens,
@@ -64,14 +60,8 @@ mod tests {
     #[test]
     fn usage_is_read_in_every_shape_and_a_lie_in_none() {
         let counts = |json: &str| {
-            read_usage(json.as_bytes()).map(|u| {
-                [
-                    u.input_tokens,
-                    u.cached_input_tokens,
-                    u.output_tokens,
-                    u.reasoning_tokens,
-                ]
-            })
+            read_usage(json.as_bytes())
+                .map(|u| [u.input_tokens, u.cached_input_tokens, u.output_tokens, u.reasoning_tokens])
         };
         for (json, expected) in [
             (
@@ -80,28 +70,16 @@ mod tests {
                     "completion_tokens_details":{"reasoning_tokens":30}}"#,
                 Some([12, 4, 34, 30]),
             ),
-            (
-                r#"{"prompt_tokens":8,"total_tokens":8}"#,
-                Some([8, 0, 0, 0]),
-            ),
+            (r#"{"prompt_tokens":8,"total_tokens":8}"#, Some([8, 0, 0, 0])),
             (
                 r#"{"input_tokens":1,"output_tokens":2,"input_tokens_details":{"cached_tokens":1}}"#,
                 Some([1, 1, 2, 0]),
             ),
-            (
-                r#"{"prompt_tokens":1,"completion_tokens":2,"prompt_tokens_details":null}"#,
-                Some([1, 0, 2, 0]),
-            ),
+            (r#"{"prompt_tokens":1,"completion_tokens":2,"prompt_tokens_details":null}"#, Some([1, 0, 2, 0])),
             (r#"{"prompt_tokens":-1,"completion_tokens":2}"#, None),
             (r#"{"prompt_tokens":"1","completion_tokens":2}"#, None),
-            (
-                r#"{"prompt_tokens":99999999999,"completion_tokens":2}"#,
-                None,
-            ),
-            (
-                r#"{"prompt_tokens":1,"prompt_tokens_details":{"cached_tokens":2}}"#,
-                None,
-            ),
+            (r#"{"prompt_tokens":99999999999,"completion_tokens":2}"#, None),
+            (r#"{"prompt_tokens":1,"prompt_tokens_details":{"cached_tokens":2}}"#, None),
             ("{}", None),
             ("7", None),
         ] {

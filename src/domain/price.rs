@@ -4,6 +4,7 @@
 //! unpriced.
 
 use rust_decimal::Decimal;
+use serde::Deserializer;
 use time::Date;
 
 use super::ids::Name;
@@ -21,7 +22,8 @@ pub struct Price {
     pub input_per_million: Decimal,
     /// `None`: cached input costs as much as any other.
     pub cached_input_per_million: Option<Decimal>,
-    pub output_per_million: Decimal,
+    /// `None`: what has output has no price; embeddings have none.
+    pub output_per_million: Option<Decimal>,
     /// `None`: reasoning costs as much as any other output.
     pub reasoning_per_million: Option<Decimal>,
     /// The first UTC day on which it holds.
@@ -46,6 +48,31 @@ pub struct Counts {
     pub reasoning: u64,
 }
 
+/// Reads money: a decimal in a string, since a JSON number would pass through floating point.
+///
+/// # Errors
+/// When it is not a string, or not a decimal that is zero or more.
+pub fn money<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Decimal, D::Error> {
+    struct Money;
+
+    impl serde::de::Visitor<'_> for Money {
+        type Value = Decimal;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("money as a string, such as \"0.15\"")
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Decimal, E> {
+            Decimal::from_str_exact(text)
+                .ok()
+                .filter(|amount| !amount.is_sign_negative() || amount.is_zero())
+                .ok_or_else(|| E::invalid_value(serde::de::Unexpected::Str(text), &self))
+        }
+    }
+
+    deserializer.deserialize_str(Money)
+}
+
 /// All prices there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PriceBook(pub Vec<Price>);
@@ -64,50 +91,31 @@ impl PriceBook {
 impl Price {
     fn applies_to(&self, what: Priced<'_>) -> bool {
         self.effective_from <= what.day
-            && self
-                .deployment
-                .as_ref()
-                .is_none_or(|name| name.as_str() == what.deployment)
-            && self
-                .model
-                .as_ref()
-                .is_none_or(|model| Some(model.as_str()) == what.model)
-            && self
-                .backend
-                .as_ref()
-                .is_none_or(|name| name.as_str() == what.backend)
+            && self.deployment.as_ref().is_none_or(|name| name.as_str() == what.deployment)
+            && self.model.as_ref().is_none_or(|model| Some(model.as_str()) == what.model)
+            && self.backend.as_ref().is_none_or(|name| name.as_str() == what.backend)
     }
 
     fn precision(&self) -> (bool, bool, bool) {
-        (
-            self.backend.is_some(),
-            self.deployment.is_some(),
-            self.model.is_some(),
-        )
+        (self.backend.is_some(), self.deployment.is_some(), self.model.is_some())
     }
 
-    /// The cost of `counts`, exact and unrounded; `None` when it is beyond what a decimal can hold.
+    /// The cost of `counts`, exact and unrounded; `None` when a part of them has no price, or when
+    /// it is beyond what a decimal can hold.
     pub fn cost(&self, counts: Counts) -> Option<Decimal> {
         let cached = counts.cached_input.min(counts.input);
         let reasoning = counts.reasoning.min(counts.output);
         let parts = [
-            (counts.input - cached, self.input_per_million),
-            (
-                cached,
-                self.cached_input_per_million
-                    .unwrap_or(self.input_per_million),
-            ),
+            (counts.input - cached, Some(self.input_per_million)),
+            (cached, self.cached_input_per_million.or(Some(self.input_per_million))),
             (counts.output - reasoning, self.output_per_million),
-            (
-                reasoning,
-                self.reasoning_per_million
-                    .unwrap_or(self.output_per_million),
-            ),
+            (reasoning, self.reasoning_per_million.or(self.output_per_million)),
         ];
         parts
             .into_iter()
+            .filter(|(tokens, _)| *tokens > 0)
             .try_fold(Decimal::ZERO, |sum, (tokens, per_million)| {
-                sum.checked_add(Decimal::from(tokens).checked_mul(per_million)?)
+                sum.checked_add(Decimal::from(tokens).checked_mul(per_million?)?)
             })?
             .checked_div(MILLION)
             .map(|cost| cost.normalize())
@@ -131,7 +139,7 @@ mod tests {
             backend: None,
             input_per_million: input,
             cached_input_per_million: Some(dec("0.075")),
-            output_per_million: dec("0.60"),
+            output_per_million: Some(dec("0.60")),
             reasoning_per_million: None,
             effective_from: from,
         }
@@ -145,12 +153,7 @@ mod tests {
             price(Some("gpt-4o-mini"), date!(2025 - 07 - 18), dec("0.10")),
         ]);
         let on = |deployment, day| {
-            let what = Priced {
-                deployment,
-                model: None,
-                backend: "b",
-                day,
-            };
+            let what = Priced { deployment, model: None, backend: "b", day };
             book.find(what).map(|price| price.input_per_million)
         };
         assert_eq!(on("gpt-4o-mini", date!(2025 - 01 - 01)), Some(dec("0.15")));
@@ -162,13 +165,11 @@ mod tests {
     #[test]
     fn a_cost_is_exact() {
         let price = price(None, date!(2024 - 01 - 01), dec("0.15"));
-        let counts = Counts {
-            input: 12,
-            cached_input: 4,
-            output: 34,
-            reasoning: 30,
-        };
+        let counts = Counts { input: 12, cached_input: 4, output: 34, reasoning: 30 };
         // 8 * 0.15 + 4 * 0.075 + 34 * 0.60 = 21.9 for a million
         assert_eq!(price.cost(counts), Some(dec("0.0000219")));
+        let without_output = Price { output_per_million: None, ..price };
+        assert_eq!(without_output.cost(counts), None, "never free without a word");
+        assert_eq!(without_output.cost(Counts { input: 2, ..Counts::default() }), Some(dec("0.0000003")));
     }
 }

@@ -44,12 +44,7 @@ pub const MAX_WAIT: Duration = Duration::from_secs(60);
 /// How long the backend asks to be left alone, by the first header that says so sensibly. Azure
 /// writes it in five ways, one of them misspelt, and sends -1 and 0 in them too; those say nothing.
 pub fn wait(headers: &HeaderMap) -> Option<Duration> {
-    let text = |name: &str| {
-        headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .map(str::trim)
-    };
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     let seconds = |text: &str| text.parse::<f64>().ok().and_then(positive_seconds);
     text("retry-after-ms")
         .and_then(|ms| ms.parse::<f64>().ok())
@@ -63,11 +58,7 @@ pub fn wait(headers: &HeaderMap) -> Option<Duration> {
                 "x-rate-limit-reset-requests",
             ];
             // Both budgets must have room again: the longer of the two.
-            resets
-                .into_iter()
-                .filter_map(text)
-                .filter_map(|t| seconds(t).or_else(|| spelled_out(t)))
-                .max()
+            resets.into_iter().filter_map(text).filter_map(|t| seconds(t).or_else(|| spelled_out(t))).max()
         })
         .map(|wait| wait.min(MAX_WAIT))
 }
@@ -83,9 +74,7 @@ fn spelled_out(text: &str) -> Option<Duration> {
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let (number, unit_on) = rest.split_at(digits);
-        let unit = unit_on
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(unit_on.len());
+        let unit = unit_on.find(|c: char| c.is_ascii_digit()).unwrap_or(unit_on.len());
         let (unit, after) = unit_on.split_at(unit);
         let factor = match unit {
             "ms" => 0.001,
@@ -141,26 +130,14 @@ mod tests {
             wait(&headers).map(|wait| wait.as_millis())
         };
         for (lines, millis) in [
-            (
-                &[("retry-after-ms", "200"), ("retry-after", "1")][..],
-                Some(200),
-            ),
+            (&[("retry-after-ms", "200"), ("retry-after", "1")][..], Some(200)),
             (&[("retry-after", "7")], Some(7_000)),
-            (
-                &[
-                    ("x-ratelimit-reset-requests", "1s"),
-                    ("x-ratelimit-reset-tokens", "6m0s"),
-                ],
-                Some(60_000),
-            ),
+            (&[("x-ratelimit-reset-requests", "1s"), ("x-ratelimit-reset-tokens", "6m0s")], Some(60_000)),
             (&[("x-rate-limit-reset-tokens", "12")], Some(12_000)),
             (&[("x-ratelimit-reset-tokens", "90ms")], Some(90)),
             (&[("retry-after", "86400")], Some(60_000)),
             (&[("retry-after", "1e300")], Some(60_000)),
-            (
-                &[("retry-after-ms", "-1"), ("retry-after", "3")],
-                Some(3_000),
-            ),
+            (&[("retry-after-ms", "-1"), ("retry-after", "3")], Some(3_000)),
             (&[("retry-after", "0")], None),
             (&[("retry-after", "soon")], None),
             (&[], None),

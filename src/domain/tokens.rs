@@ -17,14 +17,7 @@ impl Encoding {
     /// a recent model.
     pub fn of(model: &str) -> Self {
         let model = model.to_ascii_lowercase();
-        let is_old = [
-            "gpt-4-",
-            "gpt-35",
-            "gpt-3.5",
-            "text-embedding",
-            "davinci",
-            "babbage",
-        ];
+        let is_old = ["gpt-4-", "gpt-35", "gpt-3.5", "text-embedding", "davinci", "babbage"];
         if model == "gpt-4" || is_old.iter().any(|name| model.starts_with(name)) {
             Self::Cl100k
         } else {

@@ -22,29 +22,17 @@ impl Trace {
         let (high, low) = request.0.as_u64_pair();
         let span_id = low.max(1);
         match traceparent.and_then(parse) {
-            Some((trace_id, flags)) => Self {
-                trace_id,
-                span_id,
-                flags,
-            },
-            None => Self {
-                trace_id: (u128::from(high) << 64) | u128::from(low),
-                span_id,
-                flags: 0,
-            },
+            Some((trace_id, flags)) => Self { trace_id, span_id, flags },
+            None => Self { trace_id: (u128::from(high) << 64) | u128::from(low), span_id, flags: 0 },
         }
     }
 }
 
 fn parse(text: &str) -> Option<(u128, u8)> {
     let mut parts = text.trim().split('-');
-    let (version, trace, parent, flags) =
-        (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     let is_hex = |part: &str, length: usize| {
-        part.len() == length
-            && part
-                .bytes()
-                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        part.len() == length && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
     };
     if !is_hex(version, 2)
         || version == "ff"
@@ -65,11 +53,7 @@ fn parse(text: &str) -> Option<(u128, u8)> {
 
 impl fmt::Display for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "00-{:032x}-{:016x}-{:02x}",
-            self.trace_id, self.span_id, self.flags
-        )
+        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, self.flags)
     }
 }
 
@@ -82,14 +66,8 @@ mod tests {
         let request = RequestId::draw();
         let theirs = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         let ours = Trace::of_request(Some(theirs), request).to_string();
-        assert!(
-            ours.starts_with("00-0af7651916cd43dd8448eb211c80319c-"),
-            "{ours}"
-        );
-        assert!(
-            ours.ends_with("-01") && !ours.contains("b7ad6b7169203331"),
-            "{ours}"
-        );
+        assert!(ours.starts_with("00-0af7651916cd43dd8448eb211c80319c-"), "{ours}");
+        assert!(ours.ends_with("-01") && !ours.contains("b7ad6b7169203331"), "{ours}");
     }
 
     #[test]

@@ -8,9 +8,8 @@ use time::format_description::well_known::Rfc3339;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnixMillis(pub i64);
 
-const RFC3339_MILLIS: &[time::format_description::BorrowedFormatItem<'static>] = time::macros::format_description!(
-    "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z"
-);
+const RFC3339_MILLIS: &[time::format_description::BorrowedFormatItem<'static>] =
+    time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
 /// The last instant that RFC 3339 can write: 9999-12-31T23:59:59.999Z.
 const MAX_MILLIS: i64 = 253_402_300_799_999;
@@ -18,9 +17,7 @@ const MAX_MILLIS: i64 = 253_402_300_799_999;
 impl UnixMillis {
     /// The moment an RFC 3339 text names, whatever its offset; `None` when it is not one.
     pub fn parse(text: &str) -> Option<Self> {
-        OffsetDateTime::parse(text, &Rfc3339)
-            .ok()
-            .and_then(Self::from_datetime)
+        OffsetDateTime::parse(text, &Rfc3339).ok().and_then(Self::from_datetime)
     }
 
     /// `None` outside the years 1970 to 9999.
@@ -40,18 +37,12 @@ impl UnixMillis {
 
     /// `2026-11-21T09:00:00.123Z`.
     pub fn to_rfc3339(self) -> String {
-        self.to_datetime()
-            .format(RFC3339_MILLIS)
-            .expect("every part of the format is in a date-time")
+        self.to_datetime().format(RFC3339_MILLIS).expect("every part of the format is in a date-time")
     }
 
     /// The first moment of this moment's UTC month.
     pub fn month_start(self) -> Self {
-        let month = self
-            .to_datetime()
-            .date()
-            .replace_day(1)
-            .expect("every month has a first day");
+        let month = self.to_datetime().date().replace_day(1).expect("every month has a first day");
         Self(month.midnight().assume_utc().unix_timestamp() * 1_000)
     }
 }
@@ -65,9 +56,8 @@ impl Serialize for UnixMillis {
 impl<'de> Deserialize<'de> for UnixMillis {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Self::parse(&text).ok_or_else(|| {
-            serde::de::Error::custom("not an RFC 3339 time of the years 1970 to 9999")
-        })
+        Self::parse(&text)
+            .ok_or_else(|| serde::de::Error::custom("not an RFC 3339 time of the years 1970 to 9999"))
     }
 }
 

@@ -60,9 +60,7 @@ fn known_schema<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Str
     if schema == SCHEMA {
         Ok(schema)
     } else {
-        Err(serde::de::Error::custom(format!(
-            "the schema is `{schema}`, and only `{SCHEMA}` is known"
-        )))
+        Err(serde::de::Error::custom(format!("the schema is `{schema}`, and only `{SCHEMA}` is known")))
     }
 }
 
@@ -153,9 +151,7 @@ mod tests {
     #[test]
     fn an_event_of_another_schema_is_not_guessed_at() {
         let event = EVENT.replace("usage.v1", "usage.v2");
-        let error = serde_json::from_str::<UsageEvent>(&event)
-            .unwrap_err()
-            .to_string();
+        let error = serde_json::from_str::<UsageEvent>(&event).unwrap_err().to_string();
         assert!(error.contains("`tollgate.usage.v2`"), "{error}");
     }
 }

@@ -32,11 +32,7 @@ impl Said {
             return 0;
         }
         let counted = encoding.count(&self.kept);
-        if self.bytes == kept {
-            counted
-        } else {
-            counted.saturating_mul(self.bytes) / kept
-        }
+        if self.bytes == kept { counted } else { counted.saturating_mul(self.bytes) / kept }
     }
 }
 
@@ -55,9 +51,6 @@ mod tests {
         assert!(said.kept.len() <= MAX_KEPT_BYTES);
         let expected = Encoding::O200k.count(&text.repeat(100)) * times / 100;
         let counted = said.tokens(Encoding::O200k);
-        assert!(
-            counted.abs_diff(expected) * 100 <= expected * 5,
-            "{counted} for about {expected}"
-        );
+        assert!(counted.abs_diff(expected) * 100 <= expected * 5, "{counted} for about {expected}");
     }
 }

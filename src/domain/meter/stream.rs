@@ -94,10 +94,7 @@ impl Meter {
     /// Takes the next bytes of the stream.
     pub fn pass(&mut self, frame: Bytes) -> Passed {
         if self.ended {
-            return Passed {
-                now: Bytes::new(),
-                end: Some(frame),
-            };
+            return Passed { now: Bytes::new(), end: Some(frame) };
         }
         // The usual case: nothing is open, and the bytes are whole events that pass as they are.
         // Then they are never copied.
@@ -112,30 +109,21 @@ impl Meter {
         let mut out = Outgoing::new(&bytes, already);
         let mut at = 0;
         while let Some(end) = event_end(&bytes, at, searched) {
-            let fate = if std::mem::take(&mut self.oversized) {
-                Fate::Keep
-            } else {
-                self.read(&bytes[at..end])
-            };
+            let fate =
+                if std::mem::take(&mut self.oversized) { Fate::Keep } else { self.read(&bytes[at..end]) };
             match fate {
                 Fate::Keep => {}
                 Fate::Drop => out.skip(at..end),
                 Fate::Cut(range) => out.skip(at + range.start..at + range.end),
                 Fate::End => {
                     self.ended = true;
-                    return Passed {
-                        now: out.until(at),
-                        end: Some(bytes.slice(at.max(already)..)),
-                    };
+                    return Passed { now: out.until(at), end: Some(bytes.slice(at.max(already)..)) };
                 }
             }
             at = end;
         }
         let held = self.hold(&bytes, at, already);
-        Passed {
-            now: out.until(held),
-            end: None,
-        }
+        Passed { now: out.until(held), end: None }
     }
 
     /// The stream is over: the bytes that were still held, an event without its end.
@@ -148,15 +136,9 @@ impl Meter {
         let rest = rest.slice(given..);
         if is_end {
             self.ended = true;
-            Passed {
-                now: Bytes::new(),
-                end: Some(rest),
-            }
+            Passed { now: Bytes::new(), end: Some(rest) }
         } else {
-            Passed {
-                now: rest,
-                end: None,
-            }
+            Passed { now: rest, end: None }
         }
     }
 
@@ -174,11 +156,7 @@ impl Meter {
         }
         self.open.extend_from_slice(open);
         self.searched = open.len().saturating_sub(3);
-        let held = if self.strips || may_become_done(open) {
-            at.max(already)
-        } else {
-            bytes.len()
-        };
+        let held = if self.strips || may_become_done(open) { at.max(already) } else { bytes.len() };
         self.given = held - at;
         held
     }
@@ -209,20 +187,13 @@ impl Meter {
         };
         if usage == "null" {
             let value = usage.as_ptr() as usize - text.as_ptr() as usize;
-            return match (
-                self.strips,
-                member_around(payload, value..value + usage.len()),
-            ) {
+            return match (self.strips, member_around(payload, value..value + usage.len())) {
                 (true, Some(member)) => Fate::Cut(offset + member.start..offset + member.end),
                 _ => Fate::Keep,
             };
         }
         self.usage = read_usage(usage.as_bytes()).or(self.usage);
-        if self.strips && chunk.choices.is_empty() {
-            Fate::Drop
-        } else {
-            Fate::Keep
-        }
+        if self.strips && chunk.choices.is_empty() { Fate::Drop } else { Fate::Keep }
     }
 }
 
@@ -235,18 +206,12 @@ struct Outgoing<'a> {
 
 impl<'a> Outgoing<'a> {
     fn new(bytes: &'a Bytes, already: usize) -> Self {
-        Self {
-            bytes,
-            from: already,
-            copied: None,
-        }
+        Self { bytes, from: already, copied: None }
     }
 
     fn skip(&mut self, range: std::ops::Range<usize>) {
         if range.start > self.from {
-            let copied = self
-                .copied
-                .get_or_insert_with(|| BytesMut::with_capacity(self.bytes.len()));
+            let copied = self.copied.get_or_insert_with(|| BytesMut::with_capacity(self.bytes.len()));
             copied.extend_from_slice(&self.bytes[self.from..range.start]);
         }
         self.from = self.from.max(range.end);
@@ -296,18 +261,13 @@ fn payload(event: &[u8]) -> Option<(&[u8], usize)> {
 /// at the most.
 fn may_become_done(open: &[u8]) -> bool {
     let open = open.trim_ascii_end();
-    [&b"data: [DONE]"[..], b"data:[DONE]"]
-        .iter()
-        .any(|done| done.starts_with(open))
+    [&b"data: [DONE]"[..], b"data:[DONE]"].iter().any(|done| done.starts_with(open))
 }
 
 /// The whole member whose value stands at `value`: its key, and the comma that sets it apart.
 fn member_around(json: &[u8], value: std::ops::Range<usize>) -> Option<std::ops::Range<usize>> {
     let before = json[..value.start].trim_ascii_end().strip_suffix(b":")?;
-    let before = before
-        .trim_ascii_end()
-        .strip_suffix(b"\"usage\"")?
-        .trim_ascii_end();
+    let before = before.trim_ascii_end().strip_suffix(b"\"usage\"")?.trim_ascii_end();
     if let Some(before) = before.strip_suffix(b",") {
         return Some(before.len()..value.end);
     }
@@ -370,9 +330,7 @@ struct Function<'a> {
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-fn present<'de, D: serde::Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<&'de RawValue>, D::Error> {
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
@@ -387,11 +345,7 @@ impl Choice<'_> {
         let Some(delta) = &self.delta else { return };
         push(&delta.content);
         push(&delta.refusal);
-        let calls = delta
-            .tool_calls
-            .iter()
-            .flatten()
-            .filter_map(|call| call.function.as_ref());
+        let calls = delta.tool_calls.iter().flatten().filter_map(|call| call.function.as_ref());
         for function in calls.chain(&delta.function_call) {
             push(&function.name);
             push(&function.arguments);

@@ -124,8 +124,7 @@ impl Meter {
             self.key.extend_from_slice(&bytes[..bytes.len().min(room)]);
         } else if self.member != Member::Other {
             let room = MAX_VALUE_BYTES.saturating_sub(self.value.len());
-            self.value
-                .extend_from_slice(&bytes[..bytes.len().min(room)]);
+            self.value.extend_from_slice(&bytes[..bytes.len().min(room)]);
         }
     }
 
@@ -133,11 +132,7 @@ impl Meter {
         match self.member {
             Member::Other => {}
             Member::Usage => self.usage = read_usage(&self.value).or(self.usage),
-            Member::Model => {
-                self.model = serde_json::from_slice(&self.value)
-                    .ok()
-                    .or(self.model.take())
-            }
+            Member::Model => self.model = serde_json::from_slice(&self.value).ok().or(self.model.take()),
         }
         self.member = Member::Other;
         self.value.clear();
@@ -155,10 +150,7 @@ mod tests {
 
     fn metered(cut: usize) -> Meter {
         let mut meter = Meter::default();
-        REPLY
-            .as_bytes()
-            .chunks(cut)
-            .for_each(|bytes| meter.pass(bytes));
+        REPLY.as_bytes().chunks(cut).for_each(|bytes| meter.pass(bytes));
         meter
     }
 
@@ -166,32 +158,17 @@ mod tests {
     fn usage_is_found_however_the_reply_is_cut() {
         for cut in [1, 2, 3, 7, 64, REPLY.len()] {
             let meter = metered(cut);
-            let usage = meter
-                .usage()
-                .unwrap_or_else(|| panic!("cut every {cut} bytes"));
-            assert_eq!(
-                [
-                    usage.input_tokens,
-                    usage.cached_input_tokens,
-                    usage.output_tokens
-                ],
-                [12, 4, 34]
-            );
+            let usage = meter.usage().unwrap_or_else(|| panic!("cut every {cut} bytes"));
+            assert_eq!([usage.input_tokens, usage.cached_input_tokens, usage.output_tokens], [12, 4, 34]);
             assert_eq!(meter.model(), Some("gpt-4o-mini-2024-07-18"));
         }
     }
 
     #[test]
     fn what_is_not_a_reply_has_no_usage() {
-        for body in [
-            "",
-            "[]",
-            "<html>",
-            r#"{"usage":"#,
-            r#"{"usage":null}"#,
-            r#"["usage",{"usage":1}]"#,
-            "}}}}",
-        ] {
+        for body in
+            ["", "[]", "<html>", r#"{"usage":"#, r#"{"usage":null}"#, r#"["usage",{"usage":1}]"#, "}}}}"]
+        {
             let mut meter = Meter::default();
             meter.pass(body.as_bytes());
             assert_eq!(meter.usage(), None, "{body}");

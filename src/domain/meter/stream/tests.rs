@@ -2,10 +2,11 @@ use super::*;
 use crate::domain::tokens::Encoding;
 
 /// A chunk as a backend sends it when nobody asked for usage.
-const FIRST: &str =
-    r#"data: {"choices":[],"created":0,"id":"","model":"","prompt_filter_results":[]}"#;
-const ROLE: &str = r#"data: {"choices":[{"delta":{"content":"","role":"assistant"},"index":0}],"model":"gpt-4o-mini"}"#;
-const WORD: &str = r#"data: {"choices":[{"delta":{"content":"say \"usage\":null, ünd"},"index":0}],"model":"gpt-4o-mini"}"#;
+const FIRST: &str = r#"data: {"choices":[],"created":0,"id":"","model":"","prompt_filter_results":[]}"#;
+const ROLE: &str =
+    r#"data: {"choices":[{"delta":{"content":"","role":"assistant"},"index":0}],"model":"gpt-4o-mini"}"#;
+const WORD: &str =
+    r#"data: {"choices":[{"delta":{"content":"say \"usage\":null, ünd"},"index":0}],"model":"gpt-4o-mini"}"#;
 const LAST: &str =
     r#"data: {"choices":[{"delta":{},"finish_reason":"stop","index":0}],"model":"gpt-4o-mini"}"#;
 const USAGE: &str = r#"data: {"choices":[],"model":"gpt-4o-mini","usage":{"prompt_tokens":12,"completion_tokens":34,"total_tokens":46}}"#;
@@ -24,10 +25,7 @@ fn asked(line: &str) -> String {
 fn pass(meter: &mut Meter, text: &str, cut: usize) -> (String, String) {
     let (mut now, mut end) = (Vec::new(), Vec::new());
     let mut take = |passed: Passed| {
-        assert!(
-            passed.now.is_empty() || end.is_empty(),
-            "bytes went out after the end"
-        );
+        assert!(passed.now.is_empty() || end.is_empty(), "bytes went out after the end");
         now.extend_from_slice(&passed.now);
         end.extend_from_slice(&passed.end.unwrap_or_default());
     };
@@ -35,10 +33,7 @@ fn pass(meter: &mut Meter, text: &str, cut: usize) -> (String, String) {
         take(meter.pass(Bytes::copy_from_slice(frame)));
     }
     take(meter.finish());
-    (
-        String::from_utf8(now).unwrap(),
-        String::from_utf8(end).unwrap(),
-    )
+    (String::from_utf8(now).unwrap(), String::from_utf8(end).unwrap())
 }
 
 #[test]
@@ -47,10 +42,7 @@ fn a_caller_that_did_not_ask_sees_what_it_would_have_seen() {
         let plain = events(&[": comment", FIRST, ROLE, WORD, LAST], blank);
         let asked: Vec<_> = [FIRST, ROLE, WORD, LAST].map(asked).to_vec();
         let asked: Vec<_> = asked.iter().map(String::as_str).collect();
-        let backend = events(
-            &[&[": comment"], &asked[..], &[USAGE, DONE]].concat(),
-            blank,
-        );
+        let backend = events(&[&[": comment"], &asked[..], &[USAGE, DONE]].concat(), blank);
         for cut in (1..40).chain([97, 1_000, backend.len()]) {
             let mut meter = Meter::new(true);
             let (now, end) = pass(&mut meter, &backend, cut);
@@ -100,10 +92,7 @@ fn the_usage_member_is_taken_out_wherever_it_stands() {
     for (with, without) in [
         (r#"{"a":1,"usage":null}"#, r#"{"a":1}"#),
         (r#"{"usage":null,"a":1}"#, r#"{"a":1}"#),
-        (
-            r#"{"a":1, "usage": null, "b":{"usage":null}}"#,
-            r#"{"a":1, "b":{"usage":null}}"#,
-        ),
+        (r#"{"a":1, "usage": null, "b":{"usage":null}}"#, r#"{"a":1, "b":{"usage":null}}"#),
         (r#"{ "usage" : null , "a":1}"#, r#"{"a":1}"#),
         (r#"{"usage":null}"#, r"{}"),
         (r#"{"a":"\"usage\":null"}"#, r#"{"a":"\"usage\":null"}"#),
@@ -143,8 +132,5 @@ fn tool_calls_and_refusals_are_said_too() {
     let mut meter = Meter::new(false);
     let chunk = r#"data: {"choices":[{"delta":{"tool_calls":[{"index":0,"function":{"name":"look_up","arguments":"{\"a\":"}}],"refusal":"no"}},{"text":"and so"}]}"#;
     pass(&mut meter, &events(&[chunk], "\n\n"), 1_000);
-    assert_eq!(
-        meter.said().tokens(Encoding::O200k),
-        Encoding::O200k.count("and sonolook_up{\"a\":")
-    );
+    assert_eq!(meter.said().tokens(Encoding::O200k), Encoding::O200k.count("and sonolook_up{\"a\":"));
 }

@@ -1,0 +1,376 @@
+//! Backends, products and prices, every name resolved.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use http::Uri;
+use rust_decimal::Decimal;
+use secrecy::SecretString;
+use time::Date;
+use time::macros::format_description;
+
+use super::file::{self, AuthKind, BillingKind};
+use super::{Fault, Faults};
+use crate::domain::ids::{DeploymentName, Name};
+use crate::domain::limit::Limits;
+use crate::domain::price::{Price, PriceBook};
+
+/// The gateway configuration, checked.
+#[derive(Debug)]
+pub struct Catalog {
+    /// In the order in which they are asked: by priority, then as written. Never empty.
+    pub backends: Vec<Arc<Backend>>,
+    pub products: BTreeMap<Name, Product>,
+    pub prices: PriceBook,
+    /// Of every price: ISO 4217, `USD` unless said otherwise.
+    pub currency: String,
+}
+
+/// One Azure OpenAI (or Foundry) resource.
+#[derive(Debug)]
+pub struct Backend {
+    pub name: Name,
+    /// Scheme and authority, without a slash at its end.
+    pub endpoint: String,
+    pub region: Option<String>,
+    /// Lower is asked first.
+    pub priority: u32,
+    /// The share inside one priority.
+    pub weight: u32,
+    pub auth: Auth,
+    /// The name must resolve to a private address.
+    pub private_endpoint: bool,
+    /// The callers' names and the backend's own; `None`: names pass unchanged, all are served.
+    pub deployments: Option<BTreeMap<DeploymentName, Name>>,
+    pub billing: Billing,
+}
+
+/// How the gateway signs in to a backend.
+#[derive(Debug)]
+pub enum Auth {
+    /// With the app's own identity; the audience when it is not the cloud's.
+    Entra { audience: Option<String> },
+    /// With a key that Key Vault keeps under this name.
+    ApiKeySecret(String),
+    /// With this key.
+    ApiKey(SecretString),
+    /// Not at all: a simulator on this machine.
+    None,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Billing {
+    PayAsYouGo,
+    Provisioned { units: u32, hourly_price_per_unit: Decimal },
+}
+
+/// A named set of limits and allowed deployments.
+#[derive(Debug)]
+pub struct Product {
+    pub name: Name,
+    /// `None`: every deployment that a backend has.
+    pub deployments: Option<BTreeSet<DeploymentName>>,
+    /// Signed-in people may issue subscriptions of it to themselves.
+    pub self_service: bool,
+    pub limits: Limits,
+}
+
+impl Catalog {
+    /// Reads and checks a configuration.
+    ///
+    /// # Errors
+    /// Every fault in it, with its JSON path.
+    pub fn parse(text: &str, source_name: &str) -> Result<Self, Faults> {
+        let (file, mut faults) = file::read(text);
+        let is_readable = faults.is_empty();
+        let catalog = Self::check(file, &mut faults, is_readable);
+        if faults.is_empty() {
+            Ok(catalog)
+        } else {
+            Err(Faults { source_name: source_name.to_owned(), faults })
+        }
+    }
+
+    fn check(file: file::File, faults: &mut Vec<Fault>, is_readable: bool) -> Self {
+        let mut backends = check_backends(file.backends, faults);
+        if backends.is_empty() && is_readable {
+            faults.push(Fault::new("backends", "at least one is needed"));
+        }
+        backends.sort_by_key(|backend| backend.priority);
+        let products = check_products(file.products, &backends, faults);
+        let prices = check_prices(file.prices, &backends, faults);
+        let currency = file.currency.unwrap_or_else(|| "USD".to_owned());
+        if currency.len() != 3 || !currency.bytes().all(|b| b.is_ascii_uppercase()) {
+            faults.push(Fault::new("currency", "three capital letters, such as USD"));
+        }
+        check_callers(file.callers, faults);
+        Self { backends, products, prices, currency }
+    }
+
+    /// The backends that have a deployment, best first, with the name it has there.
+    pub fn targets<'a>(&'a self, deployment: &'a DeploymentName) -> impl Iterator<Item = Target> + 'a {
+        self.backends.iter().filter_map(move |backend| {
+            let own_name = match &backend.deployments {
+                None => deployment.clone(),
+                Some(deployments) => deployments.get(deployment)?.clone(),
+            };
+            Some(Target { backend: Arc::clone(backend), deployment: own_name })
+        })
+    }
+}
+
+/// A backend, and the deployment to ask there.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub backend: Arc<Backend>,
+    /// The backend's own name for it.
+    pub deployment: Name,
+}
+
+impl Product {
+    pub fn allows(&self, deployment: &DeploymentName) -> bool {
+        self.deployments.as_ref().is_none_or(|allowed| allowed.contains(deployment))
+    }
+}
+
+fn check_backends(files: Vec<file::Backend>, faults: &mut Vec<Fault>) -> Vec<Arc<Backend>> {
+    let mut names = BTreeSet::new();
+    let mut backends = Vec::new();
+    for (index, file) in files.into_iter().enumerate() {
+        let place = format!("backends[{index}]");
+        let before = faults.len();
+        let name = unique_name(file.name, &mut names, &place, faults);
+        let endpoint = file.endpoint.as_deref().unwrap_or_default();
+        let (endpoint, is_loopback) = check_endpoint(endpoint, &place, faults);
+        let auth = check_auth(file.auth.unwrap_or_default(), is_loopback, &place, faults);
+        let billing = check_billing(file.billing.unwrap_or_default(), &place, faults);
+        for (field, number) in [("priority", file.priority), ("weight", file.weight)] {
+            if number.is_some_and(|number| !(1..=1_000).contains(&number)) {
+                faults.push(Fault::new(format!("{place}.{field}"), "between 1 and 1000"));
+            }
+        }
+        if let (Some(name), true) = (name, faults.len() == before) {
+            backends.push(Arc::new(Backend {
+                name,
+                endpoint,
+                region: file.region,
+                priority: file.priority.unwrap_or(1),
+                weight: file.weight.unwrap_or(1),
+                auth,
+                private_endpoint: file.private_endpoint.unwrap_or(false),
+                deployments: file.deployments,
+                billing,
+            }));
+        }
+    }
+    backends
+}
+
+fn unique_name(
+    name: Option<Name>,
+    names: &mut BTreeSet<Name>,
+    place: &str,
+    faults: &mut Vec<Fault>,
+) -> Option<Name> {
+    match name {
+        Some(name) if names.insert(name.clone()) => Some(name),
+        Some(name) => {
+            faults.push(Fault::new(format!("{place}.name"), format!("`{name}` stands twice")));
+            None
+        }
+        // An unreadable name was said to be one already.
+        None if faults.iter().any(|fault| fault.place == format!("{place}.name")) => None,
+        None => {
+            faults.push(Fault::new(format!("{place}.name"), "is missing"));
+            None
+        }
+    }
+}
+
+/// The endpoint as scheme and authority, and whether it is on this machine.
+fn check_endpoint(text: &str, place: &str, faults: &mut Vec<Fault>) -> (String, bool) {
+    let mut fault = |message: &str| faults.push(Fault::new(format!("{place}.endpoint"), message));
+    if text.is_empty() {
+        fault("is missing: such as https://contoso-eastus.openai.azure.com");
+        return (String::new(), false);
+    }
+    let uri = text.parse::<Uri>().ok();
+    let Some((uri, host)) = uri.as_ref().and_then(|uri| uri.host().map(|host| (uri, host))) else {
+        fault("not a URL: such as https://contoso-eastus.openai.azure.com");
+        return (String::new(), false);
+    };
+    let is_loopback = is_loopback(host);
+    match uri.scheme_str() {
+        Some("https") => {}
+        Some("http") if is_loopback => {}
+        _ => fault("must begin with https:// (http:// only on 127.0.0.1 or localhost)"),
+    }
+    if uri.path() != "/" || uri.query().is_some() {
+        fault("ends after the host: paths such as /openai are put behind it");
+    }
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        fault("must not carry a user or a password");
+    }
+    (text.trim_end_matches('/').to_owned(), is_loopback)
+}
+
+/// Whether a URL's host is this machine.
+pub fn is_loopback(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn check_auth(file: file::Auth, is_loopback: bool, place: &str, faults: &mut Vec<Fault>) -> Auth {
+    let place = format!("{place}.auth");
+    let kind = file.kind.unwrap_or(AuthKind::Entra);
+    let mut fault = |field: &str, message: &str| faults.push(Fault::new(format!("{place}{field}"), message));
+    if kind != AuthKind::ApiKey && (file.secret.is_some() || file.value.is_some()) {
+        fault("", "`secret` and `value` go with the kind `api_key`");
+    }
+    if kind != AuthKind::Entra && file.audience.is_some() {
+        fault(".audience", "goes with the kind `entra`");
+    }
+    match kind {
+        AuthKind::Entra => Auth::Entra { audience: file.audience },
+        AuthKind::None => {
+            if !is_loopback {
+                fault(".kind", "`none` is for endpoints on 127.0.0.1 or localhost only");
+            }
+            Auth::None
+        }
+        AuthKind::ApiKey => match (file.secret, file.value) {
+            (Some(secret), None) => Auth::ApiKeySecret(secret),
+            (None, Some(value)) => Auth::ApiKey(value),
+            _ => {
+                fault("", "`api_key` needs a `secret` (its name in Key Vault) or a `value`, not both");
+                Auth::None
+            }
+        },
+    }
+}
+
+fn check_billing(file: file::Billing, place: &str, faults: &mut Vec<Fault>) -> Billing {
+    let place = format!("{place}.billing");
+    match (file.kind.unwrap_or(BillingKind::PayAsYouGo), file.units, file.hourly_price_per_unit) {
+        (BillingKind::PayAsYouGo, None, None) => Billing::PayAsYouGo,
+        (BillingKind::Provisioned, Some(units), Some(hourly_price_per_unit)) if units > 0 => {
+            Billing::Provisioned { units, hourly_price_per_unit }
+        }
+        (BillingKind::Provisioned, ..) => {
+            let message = "`provisioned` needs `units`, at least 1, and `hourly_price_per_unit`";
+            faults.push(Fault::new(place, message));
+            Billing::PayAsYouGo
+        }
+        (BillingKind::PayAsYouGo, ..) => {
+            let message = "`units` and `hourly_price_per_unit` go with the kind `provisioned`";
+            faults.push(Fault::new(place, message));
+            Billing::PayAsYouGo
+        }
+    }
+}
+
+fn check_products(
+    files: Vec<file::Product>,
+    backends: &[Arc<Backend>],
+    faults: &mut Vec<Fault>,
+) -> BTreeMap<Name, Product> {
+    let mut names = BTreeSet::new();
+    let mut products = BTreeMap::new();
+    for (index, file) in files.into_iter().enumerate() {
+        let place = format!("products[{index}]");
+        let name = unique_name(file.name, &mut names, &place, faults);
+        for (at, deployment) in file.deployments.iter().flatten().enumerate() {
+            if !backends.is_empty() && !backends.iter().any(|backend| backend.has(deployment)) {
+                let message = format!("no backend has the deployment `{deployment}`");
+                faults.push(Fault::new(format!("{place}.deployments[{at}]"), message));
+            }
+        }
+        for (field, message) in file.limits.faults() {
+            faults.push(Fault::new(format!("{place}.limits.{field}"), message));
+        }
+        if let Some(name) = name {
+            let product = Product {
+                name: name.clone(),
+                deployments: file.deployments.map(BTreeSet::from_iter),
+                self_service: file.self_service,
+                limits: file.limits,
+            };
+            products.insert(name, product);
+        }
+    }
+    products
+}
+
+impl Backend {
+    fn has(&self, deployment: &DeploymentName) -> bool {
+        self.deployments.as_ref().is_none_or(|own| own.contains_key(deployment))
+    }
+}
+
+fn check_prices(files: Vec<file::Price>, backends: &[Arc<Backend>], faults: &mut Vec<Fault>) -> PriceBook {
+    let mut prices = Vec::new();
+    for (index, file) in files.into_iter().enumerate() {
+        let place = format!("prices[{index}]");
+        let before = faults.len();
+        let mut fault =
+            |field: &str, message: String| faults.push(Fault::new(format!("{place}{field}"), message));
+        if file.deployment.is_none() && file.model.is_none() && file.backend.is_none() {
+            fault("", "names no `deployment`, `model` or `backend`".to_owned());
+        }
+        if let Some(name) = file.backend.as_ref().filter(|name| !backends.iter().any(|b| b.name == **name)) {
+            fault(".backend", format!("there is no backend `{name}`"));
+        }
+        if file.input_per_million.is_none() {
+            fault(
+                ".input_per_million",
+                "is missing: the price of a million tokens, such as \"0.15\"".to_owned(),
+            );
+        }
+        let effective_from = file.effective_from.as_deref().unwrap_or("1970-01-01");
+        let effective_from = Date::parse(effective_from, format_description!("[year]-[month]-[day]"));
+        if effective_from.is_err() {
+            fault(".effective_from", "not a day: such as 2024-07-18".to_owned());
+        }
+        if let (Some(input_per_million), Ok(effective_from), true) =
+            (file.input_per_million, effective_from, faults.len() == before)
+        {
+            prices.push(Price {
+                deployment: file.deployment,
+                model: file.model,
+                backend: file.backend,
+                input_per_million,
+                cached_input_per_million: file.cached_input_per_million,
+                output_per_million: file.output_per_million,
+                reasoning_per_million: file.reasoning_per_million,
+                effective_from,
+            });
+        }
+    }
+    PriceBook(prices)
+}
+
+/// Callers of the Entra kind are checked so that a configuration written today stays good.
+fn check_callers(file: Option<file::Callers>, faults: &mut Vec<Fault>) {
+    let Some(entra) = file.and_then(|callers| callers.entra) else { return };
+    for (field, list) in [("tenants", &entra.tenants), ("audiences", &entra.audiences)] {
+        if list.is_empty() {
+            faults.push(Fault::new(format!("callers.entra.{field}"), "at least one is needed"));
+        }
+    }
+    let ids = |kind: &str, index, id: &str, subscription: Option<&Name>| {
+        let place = format!("callers.entra.{kind}[{index}]");
+        let missing = id.is_empty() || subscription.is_none();
+        missing.then(|| Fault::new(place, "needs whom it binds, and a `subscription`"))
+    };
+    let applications = entra.applications.iter().map(|a| ("applications", &a.client_id, &a.subscription));
+    let users = entra.users.iter().map(|u| ("users", &u.object_id, &u.subscription));
+    let groups = entra.groups.iter().map(|g| ("groups", &g.object_id, &g.subscription));
+    let roles = entra.app_roles.iter().map(|r| ("app_roles", &r.role, &r.subscription));
+    faults.extend(applications.enumerate().filter_map(|(i, (k, id, s))| ids(k, i, id, s.as_ref())));
+    faults.extend(users.enumerate().filter_map(|(i, (k, id, s))| ids(k, i, id, s.as_ref())));
+    faults.extend(groups.enumerate().filter_map(|(i, (k, id, s))| ids(k, i, id, s.as_ref())));
+    faults.extend(roles.enumerate().filter_map(|(i, (k, id, s))| ids(k, i, id, s.as_ref())));
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,203 @@
+//! Where values come from: the environment, or a map in a test. All of them are read here, once.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use secrecy::SecretString;
+
+use super::{Fault, Faults};
+
+/// Where a setting's value is looked up.
+pub trait Source {
+    /// The value under `name`; `None` when there is none, or an empty one.
+    fn get(&self, name: &str) -> Option<String>;
+}
+
+/// The process's environment, which is where the Functions host puts the app's settings.
+#[derive(Clone, Copy, Debug)]
+pub struct Environment;
+
+impl Source for Environment {
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+    fn get(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok().filter(|value| !value.is_empty())
+    }
+}
+
+impl Source for BTreeMap<&str, String> {
+    fn get(&self, name: &str) -> Option<String> {
+        BTreeMap::get(self, name).cloned().filter(|value| !value.is_empty())
+    }
+}
+
+/// The settings, checked.
+#[derive(Debug)]
+pub struct Settings {
+    /// The gateway configuration's file.
+    pub config_file: Option<PathBuf>,
+    /// The ledger's SQLite file.
+    pub database_file: PathBuf,
+    /// Opens the management routes; without it they are shut.
+    pub admin_key: Option<SecretString>,
+    /// Keys the hashes of issued keys; without it one is made and kept in the database.
+    pub key_pepper: Option<SecretString>,
+    /// Writable.
+    pub data_dir: PathBuf,
+    /// Where the Functions host expects the handler, on 127.0.0.1.
+    pub handler_port: Option<u16>,
+    /// Set, and without effect in this version.
+    pub inactive: Vec<&'static str>,
+}
+
+/// Accepted so that an app's settings can be complete today; `serve` says that they do nothing yet.
+const INACTIVE: [&str; 12] = [
+    "TOLLGATE_KEY_VAULT_URL",
+    "TOLLGATE_CONFIG_SECRET",
+    "TOLLGATE_REDIS_URL",
+    "UsageEventHub__fullyQualifiedNamespace",
+    "USAGE_EVENTHUB_NAME",
+    "TOLLGATE_LOGS_ENDPOINT",
+    "TOLLGATE_LOGS_RULE_ID",
+    "TOLLGATE_LOGS_STREAM",
+    "TOLLGATE_CLOUD",
+    "TOLLGATE_ENTRA_AUTHORITY",
+    "TOLLGATE_EVENT_HUB_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+];
+
+const ACTIVE: [&str; 5] = [
+    "TOLLGATE_CONFIG",
+    "TOLLGATE_DATABASE_URL",
+    "TOLLGATE_ADMIN_KEY",
+    "TOLLGATE_KEY_PEPPER",
+    "TOLLGATE_DATA_DIR",
+];
+
+/// How an app setting begins that App Service could not replace by the secret it refers to.
+const UNRESOLVED: &str = "@Microsoft.KeyVault(";
+
+impl Settings {
+    /// # Errors
+    /// Every fault in the settings. Values are never repeated in them: they may be secrets.
+    pub fn read(source: &dyn Source) -> Result<Self, Faults> {
+        let mut faults = Vec::new();
+        for name in ACTIVE.iter().chain(&INACTIVE) {
+            if source.get(name).is_some_and(|value| value.starts_with(UNRESOLVED)) {
+                faults.push(Fault::new(
+                    *name,
+                    "is an unresolved Key Vault reference: check that the secret exists and that the app's \
+                     identity has the role Key Vault Secrets User",
+                ));
+            }
+        }
+        let handler_port = handler_port(source, &mut faults);
+        let data_dir = data_dir(source, handler_port.is_some());
+        let database_file = database_file(source, &data_dir, &mut faults);
+        check_cloud(source, &mut faults);
+        if !faults.is_empty() {
+            return Err(Faults { source_name: "settings".to_owned(), faults });
+        }
+        Ok(Self {
+            config_file: source.get("TOLLGATE_CONFIG").map(PathBuf::from),
+            database_file,
+            admin_key: source.get("TOLLGATE_ADMIN_KEY").map(SecretString::from),
+            key_pepper: source.get("TOLLGATE_KEY_PEPPER").map(SecretString::from),
+            data_dir,
+            handler_port,
+            inactive: INACTIVE.into_iter().filter(|name| source.get(name).is_some()).collect(),
+        })
+    }
+}
+
+fn handler_port(source: &dyn Source, faults: &mut Vec<Fault>) -> Option<u16> {
+    const NAME: &str = "FUNCTIONS_CUSTOMHANDLER_PORT";
+    let text = source.get(NAME)?;
+    let port = text.parse().ok();
+    if port.is_none() {
+        faults.push(Fault::new(NAME, "not a port"));
+    }
+    port
+}
+
+/// Under the host the app's own folder is read-only.
+fn data_dir(source: &dyn Source, is_under_host: bool) -> PathBuf {
+    match source.get("TOLLGATE_DATA_DIR") {
+        Some(path) => path.into(),
+        None if is_under_host => std::env::temp_dir().join("tollgate"),
+        None => ".tollgate".into(),
+    }
+}
+
+fn database_file(source: &dyn Source, data_dir: &Path, faults: &mut Vec<Fault>) -> PathBuf {
+    const NAME: &str = "TOLLGATE_DATABASE_URL";
+    let Some(url) = source.get(NAME) else { return data_dir.join("tollgate.db") };
+    if let Some(path) = url.strip_prefix("sqlite://").filter(|path| !path.is_empty()) {
+        return path.into();
+    }
+    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+        faults.push(Fault::new(NAME, "PostgreSQL is not in this version yet: use sqlite://PATH"));
+    } else if !url.starts_with(UNRESOLVED) {
+        faults.push(Fault::new(NAME, "must be sqlite://PATH"));
+    }
+    PathBuf::new()
+}
+
+fn check_cloud(source: &dyn Source, faults: &mut Vec<Fault>) {
+    let cloud = source.get("TOLLGATE_CLOUD");
+    if cloud.is_some_and(|cloud| !["commercial", "usgov", "china"].contains(&cloud.as_str())) {
+        faults.push(Fault::new("TOLLGATE_CLOUD", "must be commercial, usgov or china"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(values: &[(&'static str, &str)]) -> Result<Settings, Faults> {
+        let map: BTreeMap<_, _> = values.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        Settings::read(&map)
+    }
+
+    #[test]
+    fn under_the_host_data_lies_in_the_temporary_folder() {
+        assert_eq!(read(&[]).unwrap().database_file, Path::new(".tollgate/tollgate.db"));
+        let hosted = read(&[("FUNCTIONS_CUSTOMHANDLER_PORT", "40123")]).unwrap();
+        assert_eq!(hosted.handler_port, Some(40_123));
+        assert!(hosted.data_dir.starts_with(std::env::temp_dir()));
+        let told =
+            read(&[("TOLLGATE_DATA_DIR", "/data"), ("TOLLGATE_DATABASE_URL", "sqlite:///db/t.db")]).unwrap();
+        assert_eq!(
+            (told.data_dir.as_path(), told.database_file.as_path()),
+            (Path::new("/data"), Path::new("/db/t.db"))
+        );
+    }
+
+    #[test]
+    fn every_fault_is_named_and_no_value_is_repeated() {
+        let faults = read(&[
+            ("FUNCTIONS_CUSTOMHANDLER_PORT", "many"),
+            ("TOLLGATE_ADMIN_KEY", "@Microsoft.KeyVault(SecretUri=https://v.vault.azure.net/secrets/hush)"),
+            ("TOLLGATE_KEY_PEPPER", "@Microsoft.KeyVault(hush)"),
+            ("TOLLGATE_DATABASE_URL", "mysql://hush"),
+            ("TOLLGATE_CLOUD", "hush"),
+        ])
+        .unwrap_err();
+        let told = faults.to_string();
+        for name in [
+            "FUNCTIONS_CUSTOMHANDLER_PORT",
+            "TOLLGATE_ADMIN_KEY: is an unresolved",
+            "TOLLGATE_KEY_PEPPER",
+            "TOLLGATE_DATABASE_URL",
+            "TOLLGATE_CLOUD",
+        ] {
+            assert!(told.contains(name), "{told}");
+        }
+        assert!(!told.contains("hush"), "{told}");
+    }
+
+    #[test]
+    fn what_does_nothing_yet_is_told() {
+        let settings = read(&[("TOLLGATE_REDIS_URL", "redis://localhost")]).unwrap();
+        assert_eq!(settings.inactive, ["TOLLGATE_REDIS_URL"]);
+    }
+}
