@@ -1,11 +1,13 @@
 //! The rules, as plain values and functions: no I/O, no clock, no dice.
 
 pub mod api;
+pub mod estimate;
 pub mod ids;
 pub mod key;
 pub mod limit;
 pub mod meter;
 pub mod price;
+pub mod prompt;
 pub mod retry;
 pub mod subscription;
 pub mod tokens;

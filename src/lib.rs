@@ -14,5 +14,6 @@ pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod ports;
+pub mod proxy;
 pub mod server;
 pub mod simulator;

@@ -1,1 +1,202 @@
 //! What we need from outside, one small trait each, in our words: no adapter's type crosses it.
+//!
+//! "Not there" is `Ok(None)`; an error means that we could not look. What must be atomic is one
+//! method.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+
+use crate::config::catalog::Backend;
+use crate::domain::ids::SubscriptionId;
+use crate::domain::key::KeyHash;
+use crate::domain::subscription::Subscription;
+use crate::domain::units::UnixMillis;
+use crate::domain::usage::UsageEvent;
+
+/// Something that we depend on could not be asked.
+#[derive(Debug, thiserror::Error)]
+#[error("{what} cannot be reached")]
+pub struct Unavailable {
+    /// Such as `the database`.
+    pub what: &'static str,
+    pub source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// An error and what caused it, in one line for the log.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !line.ends_with(&cause_text) {
+            line = format!("{line}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    line
+}
+
+/// The time.
+pub trait Clock: Send + Sync {
+    /// On the calendar.
+    fn now(&self) -> UnixMillis;
+    /// Since some moment in the past: it never goes back.
+    fn elapsed(&self) -> Duration;
+}
+
+/// The subscriptions that were issued.
+#[async_trait]
+pub trait Subscriptions: Send + Sync {
+    /// Whose key has this hash, in either slot.
+    async fn by_key(&self, key: &KeyHash) -> Result<Option<Subscription>, Unavailable>;
+    async fn find(&self, id: &SubscriptionId) -> Result<Option<Subscription>, Unavailable>;
+    /// In the order in which they were issued, from behind `after` on, `limit` of them at most.
+    async fn list(&self, after: Option<&SubscriptionId>, limit: u32)
+    -> Result<Vec<Subscription>, Unavailable>;
+    /// Keeps a new one with the hashes of its keys; its id and its keys are new.
+    async fn create(&self, subscription: &Subscription, keys: &KeyHashes) -> Result<(), Unavailable>;
+}
+
+/// The hashes of a subscription's two keys.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyHashes {
+    pub primary: KeyHash,
+    pub secondary: KeyHash,
+}
+
+/// The Azure OpenAI resources.
+#[async_trait]
+pub trait Backends: Send + Sync {
+    /// Sends one request, signed in as the backend's configuration says, and answers once the
+    /// reply's head is there. Nothing is retried here. Dropping the reply's body ends the backend's
+    /// work.
+    async fn send(&self, call: Call<'_>) -> Result<BackendReply, BackendFailure>;
+}
+
+/// A request to a backend.
+#[derive(Debug)]
+pub struct Call<'a> {
+    pub backend: &'a Backend,
+    /// Begins with `/`.
+    pub path_and_query: &'a str,
+    /// Without any credential.
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+/// A backend's reply, its body still coming.
+#[derive(Debug)]
+pub struct BackendReply {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: BackendBody,
+}
+
+pub type BackendBody = UnsyncBoxBody<Bytes, BackendFailure>;
+
+/// Why a backend gave no reply, or not all of it.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendFailure {
+    /// It was not reached: it has seen nothing of the request.
+    #[error("no connection")]
+    NoConnection(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("no answer within {} s", .0.as_secs())]
+    TimedOut(Duration),
+    #[error("the connection broke off")]
+    BrokeOff(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// It cannot be asked as it is configured; the text is for the operator.
+    #[error("{0}")]
+    CannotSignIn(&'static str),
+}
+
+/// Resolves once an event is safe.
+pub type Receipt = Pin<Box<dyn Future<Output = Result<(), Unavailable>> + Send>>;
+
+/// Where usage goes: the event hub, or the ledger in this process.
+pub trait UsageSink: Send + Sync {
+    /// Takes the event at once: dropping the receipt, as a caller that hangs up does, does not take
+    /// it back. Many events travel together, so the wait is one round trip, not one an event.
+    fn record(&self, event: UsageEvent) -> Receipt;
+}
+
+/// The ledger's rows.
+#[async_trait]
+pub trait LedgerStore: Send + Sync {
+    /// Posts each event once, however often it comes, and keeps what could not be read: all of the
+    /// batch or nothing of it. Answers with how many rows are new.
+    async fn post(&self, batch: &Postings) -> Result<u64, Unavailable>;
+    /// Sums over the rows of a time, in groups.
+    async fn sums(&self, query: &SumQuery) -> Result<Vec<Sums>, Unavailable>;
+}
+
+/// What one batch brings to the ledger.
+#[derive(Debug, Default)]
+pub struct Postings {
+    pub entries: Vec<Entry>,
+    pub dead_letters: Vec<DeadLetter>,
+}
+
+/// One row of the ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub event: UsageEvent,
+    /// The backend is paid for by the hour: its requests cost nothing by the token.
+    pub is_provisioned: bool,
+}
+
+/// A delivered message that is not a usage event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// A digest of the message: it is kept once however often it is delivered.
+    pub id: [u8; 32],
+    pub received_at: UnixMillis,
+    pub reason: String,
+    pub message: String,
+}
+
+/// Which rows, in which groups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SumQuery {
+    /// Inclusive.
+    pub from: UnixMillis,
+    /// Exclusive.
+    pub to: UnixMillis,
+    pub group_by: Vec<Group>,
+}
+
+/// A member that rows are grouped by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Group {
+    Subscription,
+    Deployment,
+    Backend,
+    Product,
+    CostCenter,
+    Day,
+    Hour,
+}
+
+/// The sums of one group that also shares whatever a price may depend on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sums {
+    /// In the order of the query's groups; a time is the start of its day or hour, in RFC 3339.
+    pub group: Vec<Option<String>>,
+    pub deployment: String,
+    pub model: Option<String>,
+    pub backend: String,
+    /// Days since 1970-01-01.
+    pub day: i64,
+    pub is_provisioned: bool,
+    pub requests: u64,
+    pub estimated_requests: u64,
+    pub input_tokens: u64,
+    pub cached_input_tokens: u64,
+    pub output_tokens: u64,
+    pub reasoning_tokens: u64,
+}

@@ -1,19 +1,24 @@
 //! What the proxy writes and the ledger reads: one event for each request that reached a backend.
 //! Never a key, a prompt or a reply.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
-use super::ids::{Name, RequestId, SubscriptionId};
+use super::ids::{DeploymentName, Name, RequestId, SubscriptionId};
 use super::units::UnixMillis;
 
-/// The first version of the event; a change that readers could misread takes a new name.
-pub const SCHEMA: &str = "tollgate.usage.v1";
+/// The event's form. A change that readers could misread takes a new name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Schema {
+    #[serde(rename = "tollgate.usage.v1")]
+    V1,
+}
 
 /// One request's usage. Readers ignore fields that they do not know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UsageEvent {
-    #[serde(deserialize_with = "known_schema")]
-    pub schema: String,
+    pub schema: Schema,
     /// Makes the event count once however often it is delivered.
     pub id: RequestId,
     /// When the request came in.
@@ -25,9 +30,9 @@ pub struct UsageEvent {
     #[serde(default)]
     pub end_user: Option<String>,
     /// Such as `chat.completions`. Text, so that a ledger can post what a newer gateway proxied.
-    pub operation: String,
+    pub operation: Cow<'static, str>,
     /// As the caller wrote it.
-    pub deployment: String,
+    pub deployment: DeploymentName,
     /// As the backend named it in its reply.
     #[serde(default)]
     pub model: Option<String>,
@@ -53,15 +58,6 @@ pub struct UsageEvent {
 
 fn one() -> u32 {
     1
-}
-
-fn known_schema<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    let schema = String::deserialize(deserializer)?;
-    if schema == SCHEMA {
-        Ok(schema)
-    } else {
-        Err(serde::de::Error::custom(format!("the schema is `{schema}`, and only `{SCHEMA}` is known")))
-    }
 }
 
 /// How a request ended.
@@ -152,6 +148,6 @@ mod tests {
     fn an_event_of_another_schema_is_not_guessed_at() {
         let event = EVENT.replace("usage.v1", "usage.v2");
         let error = serde_json::from_str::<UsageEvent>(&event).unwrap_err().to_string();
-        assert!(error.contains("`tollgate.usage.v2`"), "{error}");
+        assert!(error.contains("tollgate.usage.v2"), "{error}");
     }
 }

@@ -82,8 +82,9 @@ impl Meter {
         self.model.as_deref()
     }
 
-    pub fn said(&self) -> &Said {
-        &self.said
+    /// What the model said, for counting; it is empty from then on.
+    pub fn take_said(&mut self) -> Said {
+        std::mem::take(&mut self.said)
     }
 
     /// Whether the caller was left in the middle of a line.

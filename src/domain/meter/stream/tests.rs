@@ -76,7 +76,7 @@ fn nothing_but_the_end_is_held_where_nothing_is_taken_out() {
     let rest = Bytes::from_static(b"ta\":{\"content\":\"hi\"}}]}\n\n");
     assert_eq!(meter.pass(rest.clone()).now, rest);
     assert!(!meter.is_mid_event());
-    assert_eq!(meter.said().tokens(Encoding::O200k), 1);
+    assert_eq!(meter.take_said().tokens(Encoding::O200k), 1);
 }
 
 #[test]
@@ -132,5 +132,5 @@ fn tool_calls_and_refusals_are_said_too() {
     let mut meter = Meter::new(false);
     let chunk = r#"data: {"choices":[{"delta":{"tool_calls":[{"index":0,"function":{"name":"look_up","arguments":"{\"a\":"}}],"refusal":"no"}},{"text":"and so"}]}"#;
     pass(&mut meter, &events(&[chunk], "\n\n"), 1_000);
-    assert_eq!(meter.said().tokens(Encoding::O200k), Encoding::O200k.count("and sonolook_up{\"a\":"));
+    assert_eq!(meter.take_said().tokens(Encoding::O200k), Encoding::O200k.count("and sonolook_up{\"a\":"));
 }

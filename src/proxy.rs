@@ -1,0 +1,95 @@
+//! The life of a proxied request.
+//!
+//! A caller proves itself before its body is read ([`Proxy::authenticate`]); the rest is
+//! [`Proxy::serve`], in which each step returns what the next one demands.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use tokio_util::task::TaskTracker;
+
+use crate::config::catalog::Catalog;
+use crate::domain::api::Address;
+use crate::domain::ids::RequestId;
+use crate::domain::trace::Trace;
+use crate::ports::{Backends, Clock, UsageSink};
+
+mod admit;
+mod authenticate;
+mod choose;
+mod forward;
+mod headers;
+mod publish;
+mod read;
+mod refusal;
+mod relay;
+
+pub use authenticate::{Caller, Keys};
+pub use forward::Unasked;
+pub use read::MAX_BODY_BYTES;
+pub use refusal::Refusal;
+pub use relay::{BrokenReply, Relay};
+
+/// What the journey needs.
+pub struct Proxy {
+    pub catalog: Arc<Catalog>,
+    pub clock: Arc<dyn Clock>,
+    pub keys: Keys,
+    pub backends: Arc<dyn Backends>,
+    pub usage: Arc<dyn UsageSink>,
+    /// Backends that must not be asked for usage.
+    pub unasked: Unasked,
+    /// Work that goes on when a caller has hung up.
+    pub tasks: TaskTracker,
+    pub timeouts: Timeouts,
+}
+
+/// How long a backend may be silent. All are below the 230 s after which Azure's front end gives up.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// Until a reply begins.
+    pub first_byte: Duration,
+    /// Between two pieces of a reply.
+    pub idle: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { first_byte: Duration::from_secs(180), idle: Duration::from_secs(180) }
+    }
+}
+
+/// A request as it came, but for its credentials.
+#[derive(Debug)]
+pub struct Incoming {
+    pub id: RequestId,
+    pub trace: Trace,
+    pub address: Address,
+    /// As it came, without the `?`.
+    pub query: Option<String>,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    /// By the clock's [`Clock::elapsed`].
+    pub began: Duration,
+}
+
+/// The answer to the caller, its body still coming.
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Relay,
+}
+
+impl Proxy {
+    /// Serves one request up to where its reply begins; the [`Relay`] does the rest as it is read.
+    pub async fn serve(&self, caller: Caller, incoming: Incoming) -> Result<Answer, Refusal> {
+        let ask = read::ask(&incoming)?;
+        let permit = admit::admit(&self.catalog, caller, &ask)?;
+        let targets = choose::in_order(&self.catalog, &ask)?;
+        let open = publish::Open::new(self, &incoming, &ask, permit);
+        let reply = forward::until_answered(self, &incoming, &ask, targets, open).await?;
+        Ok(relay::metered(self, &ask, reply))
+    }
+}
