@@ -10,10 +10,14 @@
 //!
 //! `tests/gateway/architecture.rs` holds this law.
 
+pub mod azure;
 pub mod cli;
 pub mod config;
 pub mod domain;
+pub mod issuing;
+pub mod ledger;
 pub mod ports;
 pub mod proxy;
 pub mod server;
 pub mod simulator;
+pub mod sql;

@@ -185,7 +185,7 @@ pub enum Group {
 /// The sums of one group that also shares whatever a price may depend on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sums {
-    /// In the order of the query's groups; a time is the start of its day or hour, in RFC 3339.
+    /// In the order of the query's groups; a day as `2026-11-21`, an hour as `2026-11-21T09:00:00Z`.
     pub group: Vec<Option<String>>,
     pub deployment: String,
     pub model: Option<String>,

@@ -80,13 +80,11 @@ fn the_model_is_mapped_and_nothing_else_changes() {
 
 #[test]
 fn what_no_backend_would_serve_is_refused_with_the_fields_name() {
-    let deep = format!(r#"{{"messages":[],"x":{}1{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
     for (path, body, message) in [
         (CHAT, "", "must be a JSON object"),
         (CHAT, "[]", "must be a JSON object"),
         (CHAT, "{", "not JSON: line 1"),
         (CHAT, r#"{"messages":[]} {"#, "not JSON"),
-        (CHAT, deep.as_str(), "not JSON"),
         (CHAT, r#"{"messages":[],"messages":[]}"#, "`messages`"),
         (CHAT, "{}", "`messages` is missing"),
         (CHAT, r#"{"messages":"hi"}"#, "`messages` must be"),

@@ -1,0 +1,144 @@
+//! Subscriptions and their keys: issued, listed.
+
+use std::sync::Arc;
+
+use secrecy::SecretString;
+
+use crate::config::catalog::Catalog;
+use crate::domain::ids::{Name, SubscriptionId};
+use crate::domain::key::{self, Hasher};
+use crate::domain::limit::Limits;
+use crate::domain::subscription::{State, Subscription};
+use crate::domain::units::UnixMillis;
+use crate::ports::{Clock, KeyHashes, Subscriptions, Unavailable};
+
+/// What the journey needs.
+pub struct Issuing {
+    pub catalog: Arc<Catalog>,
+    pub clock: Arc<dyn Clock>,
+    pub hasher: Hasher,
+    pub store: Arc<dyn Subscriptions>,
+}
+
+/// Who is to be issued what.
+#[derive(Clone, Debug)]
+pub struct Application {
+    pub name: String,
+    pub product: Name,
+    pub owner: Option<String>,
+    pub cost_center: Option<String>,
+    pub limits: Limits,
+    pub expires_at: Option<UnixMillis>,
+}
+
+/// A subscription with its keys: the only time that these are shown.
+pub struct Issued {
+    pub subscription: Subscription,
+    pub primary_key: SecretString,
+    pub secondary_key: SecretString,
+}
+
+/// Why nothing was issued.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    #[error("`{field}` {problem}")]
+    Invalid { field: String, problem: String },
+    #[error("there is no product `{0}`: add it to the gateway configuration, or name another")]
+    NoProduct(Name),
+    #[error("the gateway cannot answer just now; try again")]
+    Unavailable(#[from] Unavailable),
+    #[error("no key could be made")]
+    NoKey(#[from] key::NoRandomness),
+}
+
+/// As long as a name in the directories of large companies.
+const MAX_TEXT_CHARS: usize = 256;
+
+impl Issuing {
+    /// Issues a subscription.
+    ///
+    /// # Errors
+    /// A [`Refusal`]; nothing was kept then.
+    pub async fn issue(&self, application: Application) -> Result<Issued, Refusal> {
+        let now = self.clock.now();
+        self.check(&application, now)?;
+        let (primary_key, secondary_key) = (key::make()?, key::make()?);
+        let subscription = Subscription {
+            id: SubscriptionId::new(&format!("sub-{}", uuid::Uuid::now_v7().simple()))
+                .expect("letters, digits and a dash"),
+            name: application.name,
+            product: application.product,
+            state: State::Active,
+            owner: application.owner,
+            cost_center: application.cost_center,
+            limits: application.limits,
+            created_at: now,
+            expires_at: application.expires_at,
+            primary_key_hint: key::hint(&primary_key),
+            secondary_key_hint: key::hint(&secondary_key),
+        };
+        let hash = |key: &SecretString| self.hasher.hash(secrecy::ExposeSecret::expose_secret(key));
+        let hashes = KeyHashes { primary: hash(&primary_key), secondary: hash(&secondary_key) };
+        self.store.create(&subscription, &hashes).await?;
+        tracing::info!(
+            subscription.id = %subscription.id, product = %subscription.product,
+            "subscription `{}` was issued", subscription.id
+        );
+        Ok(Issued { subscription, primary_key, secondary_key })
+    }
+
+    fn check(&self, application: &Application, now: UnixMillis) -> Result<(), Refusal> {
+        let invalid = |field: &str, problem: &str| {
+            Err(Refusal::Invalid { field: field.to_owned(), problem: problem.to_owned() })
+        };
+        let texts = [
+            ("name", Some(&application.name)),
+            ("owner", application.owner.as_ref()),
+            ("cost_center", application.cost_center.as_ref()),
+        ];
+        for (field, text) in texts {
+            let Some(text) = text else { continue };
+            if text.trim().is_empty() {
+                return invalid(field, "must not be empty");
+            }
+            if text.chars().count() > MAX_TEXT_CHARS {
+                return invalid(field, "must have at most 256 characters");
+            }
+            if text.chars().any(char::is_control) {
+                return invalid(field, "must not have control characters");
+            }
+        }
+        if let Some((field, problem)) = application.limits.faults().first() {
+            return invalid(&format!("limits.{field}"), problem);
+        }
+        if application.expires_at.is_some_and(|expires_at| expires_at <= now) {
+            return invalid("expires_at", "must be in the future");
+        }
+        if self.catalog.products.contains_key(&application.product) {
+            Ok(())
+        } else {
+            Err(Refusal::NoProduct(application.product.clone()))
+        }
+    }
+
+    /// # Errors
+    /// When the store cannot be reached.
+    pub async fn find(&self, id: &SubscriptionId) -> Result<Option<Subscription>, Unavailable> {
+        self.store.find(id).await
+    }
+
+    /// A page of subscriptions in the order in which they were issued, and whether there are more.
+    ///
+    /// # Errors
+    /// When the store cannot be reached.
+    pub async fn list(
+        &self,
+        after: Option<&SubscriptionId>,
+        limit: u32,
+    ) -> Result<(Vec<Subscription>, bool), Unavailable> {
+        let mut page = self.store.list(after, limit + 1).await?;
+        let has_more = page.len() > limit as usize;
+        page.truncate(limit as usize);
+        Ok((page, has_more))
+    }
+}

@@ -1,0 +1,183 @@
+//! Delivered bytes → usage events, and what cannot be read.
+//!
+//! The Functions host writes a batch in five shapes, by the trigger's cardinality and data type, most
+//! of them JSON inside a JSON string. All are taken, so that a change of the binding loses nothing.
+//! Nothing here fails: an unreadable message would be unreadable next time too, and an error makes
+//! the host deliver the whole batch again, for ever.
+
+use std::borrow::Cow;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::domain::units::UnixMillis;
+use crate::domain::usage::UsageEvent;
+use crate::ports::DeadLetter;
+
+/// As much of an unreadable message as is kept.
+const MAX_KEPT_BYTES: usize = 64 * 1024;
+
+/// A batch, read.
+#[derive(Debug, Default)]
+pub struct Decoded {
+    pub events: Vec<UsageEvent>,
+    pub dead_letters: Vec<DeadLetter>,
+}
+
+#[derive(Deserialize)]
+struct Invocation<'a> {
+    #[serde(rename = "Data", borrow)]
+    data: Option<Data<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Data<'a> {
+    #[serde(borrow)]
+    events: Option<&'a RawValue>,
+}
+
+/// Reads a trigger's request body.
+pub fn delivered(body: &[u8], now: UnixMillis) -> Decoded {
+    let mut decoded = Decoded::default();
+    let events = serde_json::from_slice::<Invocation<'_>>(body)
+        .ok()
+        .and_then(|invocation| invocation.data?.events)
+        .map(RawValue::get);
+    match events {
+        Some(events) => decoded.take_in(events, now),
+        None => decoded.bury(&String::from_utf8_lossy(body), "not a batch of the Functions host".into(), now),
+    }
+    decoded
+}
+
+impl Decoded {
+    /// Takes a message or a list of them in, however deep it is wrapped in strings.
+    fn take_in(&mut self, json: &str, now: UnixMillis) {
+        let json = json.trim();
+        if json.starts_with('"') {
+            match serde_json::from_str::<String>(json) {
+                Ok(text) => self.take_in_text(&text, now),
+                Err(error) => self.bury(json, error.to_string(), now),
+            }
+        } else if json.starts_with('[') {
+            match serde_json::from_str::<Vec<&RawValue>>(json) {
+                Ok(items) => items.into_iter().for_each(|item| self.take_in(item.get(), now)),
+                Err(error) => self.bury(json, error.to_string(), now),
+            }
+        } else {
+            self.read(json, now);
+        }
+    }
+
+    /// What was inside a string: JSON again, or a message's bytes in base64.
+    fn take_in_text(&mut self, text: &str, now: UnixMillis) {
+        let is_json = text.trim_start().starts_with(['{', '[', '"']);
+        let text = match STANDARD.decode(text.trim()) {
+            Ok(bytes) if !is_json => Cow::from(String::from_utf8_lossy(&bytes).into_owned()),
+            _ => Cow::from(text),
+        };
+        // Only what is wrapped once more is unwrapped: each time it gets shorter, so this ends.
+        if text.trim_start().starts_with(['[', '"']) {
+            self.take_in(&text, now);
+        } else {
+            self.read(&text, now);
+        }
+    }
+
+    fn read(&mut self, json: &str, now: UnixMillis) {
+        match serde_json::from_str::<UsageEvent>(json) {
+            Ok(event) if event.usage.is_plausible() => self.events.push(event),
+            Ok(_) => self.bury(json, "its counts cannot be".to_owned(), now),
+            // Another version's event may be readable to another version: its id is worth showing.
+            Err(error) => self.bury(json, reason(json, &error), now),
+        }
+    }
+
+    fn bury(&mut self, message: &str, reason: String, now: UnixMillis) {
+        let id = digest(&SHA256, message.as_bytes());
+        let end = (0..=message.len().min(MAX_KEPT_BYTES)).rev().find(|end| message.is_char_boundary(*end));
+        self.dead_letters.push(DeadLetter {
+            id: id.as_ref().try_into().expect("an SHA-256 digest has 32 bytes"),
+            received_at: now,
+            reason,
+            message: message[..end.unwrap_or(0)].to_owned(),
+        });
+    }
+}
+
+fn reason(json: &str, error: &serde_json::Error) -> String {
+    match serde_json::from_str::<Value>(json) {
+        Ok(_) => format!("not a usage event: {error}"),
+        Err(error) => format!("not JSON: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
+
+    fn event(number: u8) -> String {
+        json!({
+            "schema": "tollgate.usage.v1", "id": format!("0192a000-0000-7000-8000-0000000000{number:02}"),
+            "time": "2026-11-21T09:00:00.123Z", "subscription_id": "s", "product": "p",
+            "operation": "chat.completions", "deployment": "d", "backend": "b", "status": 200,
+            "outcome": "completed", "usage": {"source": "reported", "input_tokens": 1, "output_tokens": 2},
+        })
+        .to_string()
+    }
+
+    fn batch(events: &Value) -> Decoded {
+        let body = json!({"Data": {"events": events}, "Metadata": {"RetryContext": {"RetryCount": 5}}});
+        delivered(body.to_string().as_bytes(), NOW)
+    }
+
+    #[test]
+    fn every_shape_of_the_host_is_read() {
+        let base64 = |text: String| STANDARD.encode(text);
+        let (one, two) = (event(1), event(2));
+        let value = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+        for (shape, events, count) in [
+            ("many/string", json!(json!([one, two]).to_string()), 2),
+            ("many/binary", json!(json!([base64(event(1)), base64(event(2))]).to_string()), 2),
+            ("many/undefined", json!(json!([value(&one), value(&two)]).to_string()), 2),
+            ("one/string", json!(json!(one).to_string()), 1),
+            ("one/binary", json!(base64(event(1))), 1),
+            ("nested object", value(&one), 1),
+            ("an empty batch", json!("[]"), 0),
+        ] {
+            let decoded = batch(&events);
+            assert_eq!((decoded.events.len(), decoded.dead_letters.len()), (count, 0), "{shape}");
+        }
+    }
+
+    #[test]
+    fn a_bad_message_costs_no_other() {
+        let lie = event(3).replace("\"input_tokens\":1", "\"input_tokens\":99999999999");
+        let messages = json!([event(1), "garbage", "{\"schema\":\"other\"}", "", lie, event(2)]);
+        let decoded = batch(&json!(messages.to_string()));
+        assert_eq!((decoded.events.len(), decoded.dead_letters.len()), (2, 4));
+        assert!(decoded.dead_letters.iter().all(|letter| !letter.reason.is_empty()));
+    }
+
+    #[test]
+    fn what_is_no_batch_is_buried_whole() {
+        for body in ["", "null", "{}", "{\"Data\":{}}", "[1]"] {
+            let decoded = delivered(body.as_bytes(), NOW);
+            assert_eq!((decoded.events.len(), decoded.dead_letters.len()), (0, 1), "{body}");
+        }
+    }
+
+    #[test]
+    fn the_same_message_is_the_same_dead_letter() {
+        let id = || batch(&json!("[\"garbage\"]")).dead_letters[0].id;
+        assert_eq!(id(), id());
+    }
+}

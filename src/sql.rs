@@ -1,0 +1,95 @@
+//! Subscriptions and the ledger in a SQLite file; migrations.
+
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+
+use crate::ports::Unavailable;
+
+mod ledger;
+mod subscriptions;
+
+/// Readers never wait for the writer, and there is one writer at a time anyway.
+const READERS: u32 = 4;
+/// As long as another process that has the file open may write.
+const BUSY: Duration = Duration::from_secs(5);
+/// One for each size of a batch that is posted in a single statement, and a few more.
+const STATEMENTS: usize = 100;
+const PEPPER: &str = "key_pepper";
+
+/// The database could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("cannot make the folder {0}: {1}")]
+    Folder(String, #[source] std::io::Error),
+    #[error("cannot open the database {0}: {1}")]
+    Open(String, #[source] sqlx::Error),
+    #[error("cannot bring the database {0} up to date: {1}")]
+    Migrate(String, #[source] sqlx::migrate::MigrateError),
+}
+
+/// A SQLite database in write-ahead mode.
+///
+/// # What is safe when
+/// A commit is in the operating system's hands when it returns: killing the process loses nothing.
+/// A machine that loses its power may lose the commits of its last moments (`synchronous=NORMAL`).
+#[derive(Clone, Debug)]
+pub struct Database {
+    readers: SqlitePool,
+    writer: SqlitePool,
+}
+
+impl Database {
+    /// Opens the file, makes it if it is not there, and brings it up to date.
+    ///
+    /// # Errors
+    /// [`OpenError`], which names the file.
+    pub async fn open(file: &Path) -> Result<Self, OpenError> {
+        let shown = || file.display().to_string();
+        if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            std::fs::create_dir_all(folder)
+                .map_err(|error| OpenError::Folder(folder.display().to_string(), error))?;
+        }
+        let options = SqliteConnectOptions::new()
+            .filename(file)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Normal)
+            .busy_timeout(BUSY)
+            .statement_cache_capacity(STATEMENTS);
+        let pool = |size| SqlitePoolOptions::new().max_connections(size).test_before_acquire(false);
+        let open = |error| OpenError::Open(shown(), error);
+        let writer = pool(1).connect_with(options.clone()).await.map_err(open)?;
+        let migrations = sqlx::migrate!("src/sql/migrations");
+        migrations.run(&writer).await.map_err(|error| OpenError::Migrate(shown(), error))?;
+        let readers = pool(READERS).connect_lazy_with(options.read_only(true));
+        Ok(Self { readers, writer })
+    }
+
+    /// The secret under which keys are hashed: made when it is first asked for, and kept.
+    ///
+    /// # Errors
+    /// When the database, or the system's generator, has none to give.
+    pub async fn pepper(&self) -> Result<Vec<u8>, Unavailable> {
+        let mut fresh = [0_u8; 32];
+        aws_lc_rs::rand::fill(&mut fresh)
+            .map_err(|error| Unavailable { what: "the system's random generator", source: error.into() })?;
+        // Two processes that start at once both insert, and both read the one that was first.
+        sqlx::query("INSERT INTO settings (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING")
+            .bind(PEPPER)
+            .bind(fresh.as_slice())
+            .execute(&self.writer)
+            .await
+            .map_err(unavailable)?;
+        sqlx::query_scalar("SELECT value FROM settings WHERE name = ?")
+            .bind(PEPPER)
+            .fetch_one(&self.writer)
+            .await
+            .map_err(unavailable)
+    }
+}
+
+fn unavailable(error: sqlx::Error) -> Unavailable {
+    Unavailable { what: "the database", source: error.into() }
+}
