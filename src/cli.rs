@@ -18,6 +18,7 @@ pub struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, at the start")]
 enum Command {
     /// Run an Azure OpenAI resource that is not there, for tests and for load.
     Simulate(simulator::Arguments),
