@@ -1,15 +1,21 @@
-//! The commands: serve, local, simulate, package.
+//! The commands: serve, local, simulate, config, package.
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::{server, simulator};
 
+mod check;
+mod local;
 mod package;
+mod serve;
 
 /// A keyless, metered gateway to Azure OpenAI in one Azure Functions app.
+///
+/// Without a command it serves, which is how the Functions host starts it.
 #[derive(Debug, Parser)]
 #[command(version, about)]
 pub struct Cli {
@@ -18,30 +24,39 @@ pub struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one, at the start")]
 enum Command {
+    /// Run the whole gateway on this machine, with a simulated Azure OpenAI and nothing installed.
+    Local(local::Arguments),
+    /// Run the gateway, as the Azure Functions host starts it.
+    Serve(serve::Arguments),
     /// Run an Azure OpenAI resource that is not there, for tests and for load.
     Simulate(simulator::Arguments),
+    /// Look at a gateway configuration.
+    #[command(subcommand)]
+    Config(check::Command),
     /// Stage the function app in `dist/functionapp/`, ready to run and to publish.
     Package(package::Arguments),
 }
 
-/// Runs the command; what went wrong goes to stderr, and the exit code is never 0 then.
-pub fn run() -> ExitCode {
-    let cli = Cli::parse();
-    match cli.command {
-        None => Ok(()),
-        Some(Command::Simulate(arguments)) => simulate(arguments),
-        Some(Command::Package(arguments)) => package::run(&arguments).map_err(Into::into),
-    }
-    .map_or_else(fail, |()| ExitCode::SUCCESS)
-}
-
 type Error = Box<dyn std::error::Error>;
 
-fn fail(error: Error) -> ExitCode {
-    eprintln!("tollgate: {error}");
-    ExitCode::FAILURE
+/// Runs the command; what went wrong goes to stderr, and the exit code is never 0 then.
+pub fn run() -> ExitCode {
+    let command = Cli::parse().command.unwrap_or_else(|| Command::Serve(serve::Arguments::default()));
+    let done = match command {
+        Command::Local(arguments) => local::run(&arguments),
+        Command::Serve(arguments) => serve::run(&arguments),
+        Command::Simulate(arguments) => simulate(arguments),
+        Command::Config(command) => check::run(&command),
+        Command::Package(arguments) => package::run(&arguments).map_err(Into::into),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tollgate: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn simulate(arguments: simulator::Arguments) -> Result<(), Error> {
@@ -49,7 +64,7 @@ fn simulate(arguments: simulator::Arguments) -> Result<(), Error> {
         let listener = server::bind(arguments.listen).await?;
         let router = simulator::router(arguments.knobs);
         println!("The simulated Azure OpenAI resource listens on http://{}", listener.local_addr()?);
-        server::serve(listener, router, interrupted()).await;
+        server::serve(listener, router, interrupted(&TaskTracker::new())).await;
         Ok(())
     })
 }
@@ -65,12 +80,49 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 }
 
 /// Cancelled by Ctrl-C, or by the polite signal of a service manager.
-fn interrupted() -> CancellationToken {
+fn interrupted(tasks: &TaskTracker) -> CancellationToken {
     let stop = CancellationToken::new();
     let stopping = stop.clone();
-    tokio_util::task::TaskTracker::new().spawn(async move {
-        let _ = tokio::signal::ctrl_c().await;
+    tasks.spawn(async move {
+        tokio::select! {
+            result = tokio::signal::ctrl_c() => {
+                if let Err(error) = result {
+                    tracing::warn!(%error, "Ctrl-C will not be noticed: {error}");
+                    std::future::pending::<()>().await;
+                }
+            }
+            () = terminated() => {}
+        }
         stopping.cancel();
     });
     stop
+}
+
+#[cfg(unix)]
+async fn terminated() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut signal) => {
+            signal.recv().await;
+        }
+        Err(_) => std::future::pending().await,
+    }
+}
+
+#[cfg(not(unix))]
+async fn terminated() {
+    std::future::pending().await
+}
+
+/// Logs go to stdout, one line each: the Functions host takes every line of stderr for an error.
+fn log() {
+    use std::io::IsTerminal as _;
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stdout)
+        .with_ansi(std::io::stdout().is_terminal())
+        .with_target(false)
+        .init();
 }

@@ -10,7 +10,7 @@ use crate::domain::key::{self, Hasher};
 use crate::domain::limit::Limits;
 use crate::domain::subscription::{State, Subscription};
 use crate::domain::units::UnixMillis;
-use crate::ports::{Clock, KeyHashes, Subscriptions, Unavailable};
+use crate::ports::{Clock, Created, KeyHashes, Once, Subscriptions, Unavailable};
 
 /// What the journey needs.
 pub struct Issuing {
@@ -31,11 +31,12 @@ pub struct Application {
     pub expires_at: Option<UnixMillis>,
 }
 
-/// A subscription with its keys: the only time that these are shown.
-pub struct Issued {
-    pub subscription: Subscription,
-    pub primary_key: SecretString,
-    pub secondary_key: SecretString,
+/// What became of an application.
+pub enum Issued {
+    /// A subscription with its keys: the only time that these are shown.
+    New { subscription: Subscription, primary_key: SecretString, secondary_key: SecretString },
+    /// The same was asked before: its subscription, without keys.
+    Before(Subscription),
 }
 
 /// Why nothing was issued.
@@ -43,6 +44,8 @@ pub struct Issued {
 pub enum Refusal {
     #[error("`{field}` {problem}")]
     Invalid { field: String, problem: String },
+    #[error("this idempotency key came before with another request")]
+    Conflict,
     #[error("there is no product `{0}`: add it to the gateway configuration, or name another")]
     NoProduct(Name),
     #[error("the gateway cannot answer just now; try again")]
@@ -51,17 +54,26 @@ pub enum Refusal {
     NoKey(#[from] key::NoRandomness),
 }
 
+/// How long a repeated request is the same request.
+const REPLAY: i64 = 24 * 60 * 60 * 1_000;
+
 /// As long as a name in the directories of large companies.
 const MAX_TEXT_CHARS: usize = 256;
 
 impl Issuing {
-    /// Issues a subscription.
+    /// Issues a subscription; with the same key in `once` and the same application, only once in a
+    /// day.
     ///
     /// # Errors
     /// A [`Refusal`]; nothing was kept then.
-    pub async fn issue(&self, application: Application) -> Result<Issued, Refusal> {
+    pub async fn issue(&self, application: Application, once: Option<&str>) -> Result<Issued, Refusal> {
         let now = self.clock.now();
         self.check(&application, now)?;
+        let once = once.map(|key| Once {
+            key: digest(key.as_bytes()),
+            request: digest(format!("{application:?}").as_bytes()),
+            forget_before: UnixMillis(now.0 - REPLAY),
+        });
         let (primary_key, secondary_key) = (key::make()?, key::make()?);
         let subscription = Subscription {
             id: SubscriptionId::new(&format!("sub-{}", uuid::Uuid::now_v7().simple()))
@@ -79,12 +91,16 @@ impl Issuing {
         };
         let hash = |key: &SecretString| self.hasher.hash(secrecy::ExposeSecret::expose_secret(key));
         let hashes = KeyHashes { primary: hash(&primary_key), secondary: hash(&secondary_key) };
-        self.store.create(&subscription, &hashes).await?;
+        match self.store.create(&subscription, &hashes, once.as_ref()).await? {
+            Created::Before(subscription) => return Ok(Issued::Before(*subscription)),
+            Created::Conflict => return Err(Refusal::Conflict),
+            Created::New => {}
+        }
         tracing::info!(
             subscription.id = %subscription.id, product = %subscription.product,
             "subscription `{}` was issued", subscription.id
         );
-        Ok(Issued { subscription, primary_key, secondary_key })
+        Ok(Issued::New { subscription, primary_key, secondary_key })
     }
 
     fn check(&self, application: &Application, now: UnixMillis) -> Result<(), Refusal> {
@@ -141,4 +157,9 @@ impl Issuing {
         page.truncate(limit as usize);
         Ok((page, has_more))
     }
+}
+
+fn digest(bytes: &[u8]) -> [u8; 32] {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    digest.as_ref().try_into().expect("an SHA-256 digest has 32 bytes")
 }

@@ -58,8 +58,8 @@ impl Ledger {
 
     fn entry(&self, event: UsageEvent) -> Entry {
         let mut backends = self.catalog.backends.iter();
-        let is_provisioned = backends
-            .any(|backend| backend.name == event.backend && backend.billing != Billing::PayAsYouGo);
+        let is_provisioned =
+            backends.any(|backend| backend.name == event.backend && backend.billing != Billing::PayAsYouGo);
         Entry { event, is_provisioned }
     }
 }

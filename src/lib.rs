@@ -10,14 +10,19 @@
 //!
 //! `tests/gateway/architecture.rs` holds this law.
 
+pub mod app;
 pub mod azure;
 pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod issuing;
 pub mod ledger;
+pub mod memory;
 pub mod ports;
 pub mod proxy;
+pub mod routes;
 pub mod server;
 pub mod simulator;
+pub mod spool;
 pub mod sql;
+pub mod wiring;

@@ -57,10 +57,39 @@ pub trait Subscriptions: Send + Sync {
     async fn by_key(&self, key: &KeyHash) -> Result<Option<Subscription>, Unavailable>;
     async fn find(&self, id: &SubscriptionId) -> Result<Option<Subscription>, Unavailable>;
     /// In the order in which they were issued, from behind `after` on, `limit` of them at most.
-    async fn list(&self, after: Option<&SubscriptionId>, limit: u32)
-    -> Result<Vec<Subscription>, Unavailable>;
-    /// Keeps a new one with the hashes of its keys; its id and its keys are new.
-    async fn create(&self, subscription: &Subscription, keys: &KeyHashes) -> Result<(), Unavailable>;
+    async fn list(
+        &self,
+        after: Option<&SubscriptionId>,
+        limit: u32,
+    ) -> Result<Vec<Subscription>, Unavailable>;
+    /// Keeps a new one with the hashes of its keys, unless `once` says that this was asked before.
+    async fn create(
+        &self,
+        subscription: &Subscription,
+        keys: &KeyHashes,
+        once: Option<&Once>,
+    ) -> Result<Created, Unavailable>;
+}
+
+/// What makes a repeated request the same one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Once {
+    /// A digest of the caller's idempotency key.
+    pub key: [u8; 32],
+    /// A digest of what was asked.
+    pub request: [u8; 32],
+    /// Keys that were used before this moment are forgotten.
+    pub forget_before: UnixMillis,
+}
+
+/// What became of a new subscription.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Created {
+    New,
+    /// The same was asked before, and this is what it made.
+    Before(Box<Subscription>),
+    /// The same key came before with another request.
+    Conflict,
 }
 
 /// The hashes of a subscription's two keys.
@@ -180,6 +209,31 @@ pub enum Group {
     CostCenter,
     Day,
     Hour,
+}
+
+impl Group {
+    pub const ALL: [Self; 7] = [
+        Self::Subscription,
+        Self::Deployment,
+        Self::Backend,
+        Self::Product,
+        Self::CostCenter,
+        Self::Day,
+        Self::Hour,
+    ];
+
+    /// What it is called in a report and in its `group_by`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Subscription => "subscription",
+            Self::Deployment => "deployment",
+            Self::Backend => "backend",
+            Self::Product => "product",
+            Self::CostCenter => "cost_center",
+            Self::Day => "day",
+            Self::Hour => "hour",
+        }
+    }
 }
 
 /// The sums of one group that also shares whatever a price may depend on.

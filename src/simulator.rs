@@ -89,10 +89,7 @@ pub fn router(knobs: Knobs) -> Router {
                 &format!("/openai/deployments/{{deployment}}/{path}"),
                 post(on_deployment).fallback(not_found),
             )
-            .route(
-                &format!("/openai/v1/{path}"),
-                post(on_v1).fallback(not_found),
-            );
+            .route(&format!("/openai/v1/{path}"), post(on_v1).fallback(not_found));
     }
     router
         .route("/simulator/counts", get(counts).delete(reset_counts))
@@ -109,11 +106,7 @@ async fn exchange(
     deployment: Option<String>,
     request: Request,
 ) -> Response {
-    let exchange = Exchange {
-        resource,
-        operation,
-        deployment,
-    };
+    let exchange = Exchange { resource, operation, deployment };
     exchange.run(request).await
 }
 
@@ -141,9 +134,7 @@ async fn always(State(resource): State<Arc<Resource>>, words: Bytes) -> Response
     let words = String::from_utf8_lossy(&words);
     match resource.always(&words) {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
-        Err(unclear) => {
-            Refusal::invalid(&unclear.to_string(), Some("always"), None).into_response()
-        }
+        Err(unclear) => Refusal::invalid(&unclear.to_string(), Some("always"), None).into_response(),
     }
 }
 

@@ -61,8 +61,9 @@ fn api_key(backend: &Backend) -> Result<Option<HeaderValue>, BackendFailure> {
     match &backend.auth {
         Auth::None => Ok(None),
         Auth::ApiKey(key) => {
-            let mut value = HeaderValue::try_from(key.expose_secret())
-                .map_err(|_| BackendFailure::CannotSignIn("its key has characters that no header may have"))?;
+            let mut value = HeaderValue::try_from(key.expose_secret()).map_err(|_| {
+                BackendFailure::CannotSignIn("its key has characters that no header may have")
+            })?;
             value.set_sensitive(true);
             Ok(Some(value))
         }
@@ -82,4 +83,3 @@ fn failure(error: reqwest::Error) -> BackendFailure {
         BackendFailure::BrokeOff(error.without_url().into())
     }
 }
-

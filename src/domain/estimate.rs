@@ -69,7 +69,8 @@ mod tests {
 
     #[test]
     fn a_reply_that_breaks_off_anywhere_is_counted_to_there() {
-        let reply = r#"{"choices":[{"message":{"role":"assistant","content":"one \"two\" \ud83d\ude00 thr\\ee"}}]}"#;
+        let reply =
+            r#"{"choices":[{"message":{"role":"assistant","content":"one \"two\" \ud83d\ude00 thr\\ee"}}]}"#;
         let whole = said_in(reply.as_bytes()).tokens(Encoding::O200k);
         assert_eq!(whole, Encoding::O200k.count("one \"two\" 😀 thr\\ee"));
         let mut last = 0;

@@ -119,9 +119,12 @@ mod tests {
 
     #[test]
     fn only_the_bearer_scheme_carries_a_token() {
-        for (header, token) in
-            [("Bearer tg_x", Some("tg_x")), ("BEARER  tg_x", Some(" tg_x")), ("Basic eDp5", None), ("tg_x", None)]
-        {
+        for (header, token) in [
+            ("Bearer tg_x", Some("tg_x")),
+            ("BEARER  tg_x", Some(" tg_x")),
+            ("Basic eDp5", None),
+            ("tg_x", None),
+        ] {
             assert_eq!(bearer(header), token, "{header}");
         }
     }

@@ -57,7 +57,16 @@ pub(super) async fn until_answered(
                 open.answered(reply.status);
                 let Reply { status, headers, first, body, is_injected } = reply;
                 let backend = target.backend.name.clone();
-                return Ok(Answered { status, headers, first, body, is_injected, backend, request: incoming.id, open });
+                return Ok(Answered {
+                    status,
+                    headers,
+                    first,
+                    body,
+                    is_injected,
+                    backend,
+                    request: incoming.id,
+                    open,
+                });
             }
             Err(failure) => {
                 log(incoming.id, target, &failure);
@@ -158,7 +167,9 @@ impl Failure {
     fn of(failure: BackendFailure) -> Self {
         let kind = match failure {
             BackendFailure::CannotSignIn(_) => Kind::Misconfigured,
-            BackendFailure::NoConnection(_) | BackendFailure::TimedOut(_) | BackendFailure::BrokeOff(_) => Kind::Failed,
+            BackendFailure::NoConnection(_) | BackendFailure::TimedOut(_) | BackendFailure::BrokeOff(_) => {
+                Kind::Failed
+            }
         };
         Self { kind, reason: with_causes(&failure) }
     }
@@ -242,7 +253,9 @@ struct Failures {
 impl Failures {
     fn add(&mut self, failure: &Failure) {
         match failure.kind {
-            Kind::Throttled(wait) => self.soonest = Some(self.soonest.map_or(wait, |soonest| soonest.min(wait))),
+            Kind::Throttled(wait) => {
+                self.soonest = Some(self.soonest.map_or(wait, |soonest| soonest.min(wait)))
+            }
             Kind::Failed => self.failed = true,
             Kind::Misconfigured => {}
         }

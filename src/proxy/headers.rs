@@ -3,9 +3,7 @@
 //! No credential of a caller may ever leave, whatever it is called; nor the marks of the Functions
 //! host and of the front end, which tell about the inside.
 
-use http::header::{
-    self, ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue,
-};
+use http::header::{self, ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 
 use crate::domain::ids::RequestId;
 use crate::domain::trace::Trace;
@@ -34,10 +32,8 @@ fn is_hop_by_hop(name: &str) -> bool {
 
 /// Says who the caller is, or opens something.
 fn is_credential(name: &str) -> bool {
-    matches!(
-        name,
-        "authorization" | "api-key" | "ocp-apim-subscription-key" | "x-functions-key" | "cookie"
-    ) || name.starts_with("x-ms-client-principal")
+    matches!(name, "authorization" | "api-key" | "ocp-apim-subscription-key" | "x-functions-key" | "cookie")
+        || name.starts_with("x-ms-client-principal")
         || name.starts_with("x-ms-token-")
 }
 
@@ -76,9 +72,11 @@ fn is_remade(name: &HeaderName) -> bool {
 
 /// Whether `name` is named by one of the `Connection` headers, which makes it hop-by-hop.
 fn is_named_by_connection(headers: &HeaderMap, name: &str) -> bool {
-    headers.get_all(CONNECTION).into_iter().filter_map(|value| value.to_str().ok()).any(|value| {
-        value.split(',').any(|token| token.trim().eq_ignore_ascii_case(name))
-    })
+    headers
+        .get_all(CONNECTION)
+        .into_iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| value.split(',').any(|token| token.trim().eq_ignore_ascii_case(name)))
 }
 
 /// The headers of a request as a backend gets them; the credential is put in by whoever sends it.

@@ -195,9 +195,8 @@ impl Draft {
         let counting = tasks.spawn(async move {
             let (operation, body) = (self.operation, self.body.clone());
             let encoding = Encoding::of(model.as_deref().unwrap_or(self.deployment.as_str()));
-            let counted = tokio::task::spawn_blocking(move || {
-                estimate::usage(operation, encoding, &body, &said())
-            });
+            let counted =
+                tokio::task::spawn_blocking(move || estimate::usage(operation, encoding, &body, &said()));
             let usage = counted.await.unwrap_or_else(|error| {
                 tracing::error!(%error, request.id = %self.id, "tokens could not be counted");
                 Usage::default()
@@ -210,7 +209,13 @@ impl Draft {
         })
     }
 
-    fn write(self: Box<Self>, backend: &Backend, outcome: Outcome, model: Option<String>, usage: Usage) -> Closing {
+    fn write(
+        self: Box<Self>,
+        backend: &Backend,
+        outcome: Outcome,
+        model: Option<String>,
+        usage: Usage,
+    ) -> Closing {
         let subscription = self.caller.subscription();
         let event = UsageEvent {
             schema: Schema::V1,

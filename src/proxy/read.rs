@@ -135,7 +135,9 @@ fn form(text: &str) -> Result<Form<'_>, Refusal> {
     serde_json::from_str(text).map_err(|error| {
         let (line, column) = (error.line(), error.column());
         match error.classify() {
-            serde_json::error::Category::Data => invalid(format!("the body has a field twice: {error}"), None),
+            serde_json::error::Category::Data => {
+                invalid(format!("the body has a field twice: {error}"), None)
+            }
             _ => invalid(format!("the body is not JSON: line {line}, column {column}"), None),
         }
     })
@@ -182,7 +184,8 @@ fn is_whole_number_or_null(json: &str) -> bool {
 }
 
 fn deployment_named(model: &RawValue) -> Result<DeploymentName, Refusal> {
-    let name: String = serde_json::from_str(model.get()).map_err(|_| invalid("`model` must be a string", Some("model")))?;
+    let name: String =
+        serde_json::from_str(model.get()).map_err(|_| invalid("`model` must be a string", Some("model")))?;
     DeploymentName::new(&name).map_err(|_| Refusal::DeploymentNotFound(name))
 }
 
@@ -212,7 +215,9 @@ fn injection(form: &Form<'_>, text: &str) -> Result<Option<Edit>, Refusal> {
         Some(value) if matches!(value.get(), "false" | "null") => {
             Ok(Some(Edit { place: place_of(value, text), text: "true" }))
         }
-        Some(_) => Err(invalid("`stream_options.include_usage` must be true or false", Some("stream_options"))),
+        Some(_) => {
+            Err(invalid("`stream_options.include_usage` must be true or false", Some("stream_options")))
+        }
         None => {
             let at = place.start + 1;
             let is_empty = options.get()[1..].trim_ascii_start().starts_with('}');

@@ -91,10 +91,7 @@ impl Books {
     /// Begins anew; streams that are open stay counted as open.
     pub(super) fn reset(&self) {
         let mut book = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = |tally: &Tally| Tally {
-            streams_open: tally.streams_open,
-            ..Tally::default()
-        };
+        let fresh = |tally: &Tally| Tally { streams_open: tally.streams_open, ..Tally::default() };
         book.total = fresh(&book.total);
         book.deployments.retain(|_, tally| {
             *tally = fresh(tally);
@@ -170,19 +167,10 @@ impl Ticket {
     }
 
     fn so_far(&self) -> Usage {
-        Usage {
-            completion: self.said,
-            reasoning: 0,
-            ..self.usage
-        }
+        Usage { completion: self.said, reasoning: 0, ..self.usage }
     }
 
-    fn enter(
-        &mut self,
-        status: Option<u16>,
-        used: Option<(Usage, bool)>,
-        more: impl Fn(&mut Tally),
-    ) {
+    fn enter(&mut self, status: Option<u16>, used: Option<(Usage, bool)>, more: impl Fn(&mut Tally)) {
         if self.entered {
             return;
         }
@@ -195,17 +183,10 @@ impl Ticket {
                 None => tally.unanswered += 1,
             }
             if let Some((usage, reported)) = used {
-                let mut all = Sums {
-                    requests: 0,
-                    usage: tally.usage,
-                };
+                let mut all = Sums { requests: 0, usage: tally.usage };
                 all.add(usage);
                 tally.usage = all.usage;
-                let side = if reported {
-                    &mut tally.reported
-                } else {
-                    &mut tally.unreported
-                };
+                let side = if reported { &mut tally.reported } else { &mut tally.unreported };
                 side.add(usage);
             }
             if streams {
@@ -235,12 +216,7 @@ impl Drop for Ticket {
 mod tests {
     use super::*;
 
-    const USAGE: Usage = Usage {
-        prompt: 10,
-        completion: 5,
-        cached: 4,
-        reasoning: 2,
-    };
+    const USAGE: Usage = Usage { prompt: 10, completion: 5, cached: 4, reasoning: 2 };
 
     fn ticket(books: &Arc<Books>) -> Ticket {
         let mut ticket = Ticket::new(books);

@@ -52,11 +52,7 @@ struct Around<'a> {
     logprobs: &'a str,
 }
 
-const PLAIN: Around = Around {
-    filtered: "{}",
-    finish: "null",
-    logprobs: "null",
-};
+const PLAIN: Around = Around { filtered: "{}", finish: "null", logprobs: "null" };
 
 /// The events that are still to come.
 #[derive(Debug)]
@@ -76,11 +72,7 @@ impl Events {
             Shape::Chat => "chat.completion.chunk",
             Shape::Completions => "text_completion",
         };
-        let usage = if habits.includes_usage {
-            r#","usage":null"#
-        } else {
-            ""
-        };
+        let usage = if habits.includes_usage { r#","usage":null"# } else { "" };
         let tail = format!(
             r#""created":{},"id":"{}","model":"{}","object":"{object}","system_fingerprint":"{FINGERPRINT}"{usage}}}"#,
             reply.created,
@@ -146,11 +138,7 @@ impl Events {
     }
 
     fn filter(&self) -> Vec<u8> {
-        let usage = if self.habits.includes_usage {
-            r#","usage":null"#
-        } else {
-            ""
-        };
+        let usage = if self.habits.includes_usage { r#","usage":null"# } else { "" };
         let results = self.reply.prompt_filter_results();
         let model = escaped(&self.reply.model);
         format!(
@@ -174,10 +162,7 @@ impl Events {
 
     fn finish(&self, index: usize) -> Vec<u8> {
         let reason = format!(r#""{}""#, self.reply.choices[index].finish);
-        let around = Around {
-            finish: &reason,
-            ..PLAIN
-        };
+        let around = Around { finish: &reason, ..PLAIN };
         let said = match self.reply.shape {
             Shape::Chat => r#""delta":{}"#,
             Shape::Completions => r#""text":"""#,
@@ -221,38 +206,21 @@ impl Events {
             Shape::Chat => r#""}"#,
             Shape::Completions => r#"""#,
         };
-        let logprobs = if self.reply.logprobs {
-            logprobs(text, from, to)
-        } else {
-            "null".to_owned()
-        };
-        let around = Around {
-            filtered: SAFE,
-            logprobs: &logprobs,
-            ..PLAIN
-        };
+        let logprobs = if self.reply.logprobs { logprobs(text, from, to) } else { "null".to_owned() };
+        let around = Around { filtered: SAFE, logprobs: &logprobs, ..PLAIN };
         let bytes = self.event(index, &around, |event| {
             push(event, opens);
             write_pieces(text, from, to, event);
             push(event, closes);
         });
-        Some((
-            said(bytes, to - from),
-            Cursor {
-                piece: to,
-                ..cursor
-            },
-        ))
+        Some((said(bytes, to - from), Cursor { piece: to, ..cursor }))
     }
 
     fn say_calls(&self, index: usize, calls: &[Call]) -> Option<(Event, Cursor)> {
         let mut cursor = self.cursors[index];
         let said_all = |call: &Call| cursor.named && cursor.piece >= call.arguments.len();
         if calls.get(cursor.call).is_some_and(said_all) {
-            cursor = Cursor {
-                call: cursor.call + 1,
-                ..Cursor::default()
-            };
+            cursor = Cursor { call: cursor.call + 1, ..Cursor::default() };
         }
         let call = calls.get(cursor.call)?;
         if !cursor.named {
@@ -267,10 +235,7 @@ impl Events {
         }
         let (from, to) = self.next_pieces(cursor, &call.arguments)?;
         let bytes = self.event(index, &PLAIN, |event| {
-            push(
-                event,
-                r#""delta":{"tool_calls":[{"function":{"arguments":""#,
-            );
+            push(event, r#""delta":{"tool_calls":[{"function":{"arguments":""#);
             write_pieces(&call.arguments, from, to, event);
             push(event, &format!(r#""}},"index":{}}}]}}"#, cursor.call));
         });
@@ -306,19 +271,13 @@ impl Events {
             push(event, r#""delta":"#);
             push(event, delta);
         });
-        Event {
-            bytes: bytes.into(),
-            tokens: call.name_tokens,
-        }
+        Event { bytes: bytes.into(), tokens: call.name_tokens }
     }
 
     /// An event with one choice; the members stand in Azure's order, which is the alphabet's.
     fn event(&self, index: usize, around: &Around, say: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
         let mut event = Vec::with_capacity(480 + around.logprobs.len() + self.tail.len());
-        push(
-            &mut event,
-            r#"data: {"choices":[{"content_filter_results":"#,
-        );
+        push(&mut event, r#"data: {"choices":[{"content_filter_results":"#);
         push(&mut event, around.filtered);
         push(&mut event, ",");
         // `delta` comes before `finish_reason`, `text` after `logprobs`.
@@ -352,10 +311,7 @@ fn write_pieces(text: &Text, from: usize, to: usize, event: &mut Vec<u8>) {
 }
 
 fn said(bytes: Vec<u8>, tokens: usize) -> Event {
-    Event {
-        bytes: bytes.into(),
-        tokens: tokens as u64,
-    }
+    Event { bytes: bytes.into(), tokens: tokens as u64 }
 }
 
 fn silent(bytes: Vec<u8>) -> Event {

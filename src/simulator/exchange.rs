@@ -42,12 +42,7 @@ pub(super) struct Exchange {
 
 /// What is to be sent.
 enum Answer {
-    Whole {
-        body: Bytes,
-        usage: Usage,
-        tokens: u64,
-        reports_usage: bool,
-    },
+    Whole { body: Bytes, usage: Usage, tokens: u64, reports_usage: bool },
     Stream(Box<Events>),
 }
 
@@ -64,10 +59,7 @@ impl Exchange {
                 return self.refuse(refusal, ticket, echo);
             }
         };
-        match self
-            .answer(parts, body, behaviour.clone(), &mut ticket)
-            .await
-        {
+        match self.answer(parts, body, behaviour.clone(), &mut ticket).await {
             Ok((answer, left)) => {
                 let mut response = self.deliver(answer, &behaviour, ticket).await;
                 headers::dress(&mut response, &self.resource, echo, Some(left));
@@ -105,11 +97,7 @@ impl Exchange {
             return Err(Ending::Closed);
         }
         let version = self.api_version(&parts)?;
-        auth::check(
-            &self.resource.knobs,
-            &parts.headers,
-            self.deployment.is_none(),
-        )?;
+        auth::check(&self.resource.knobs, &parts.headers, self.deployment.is_none())?;
         let body = read(body).await?;
         self.resource.last.keep(parts, &body);
         let value = serde_json::from_slice::<Value>(&body).map_err(|_| Refusal::not_json());
@@ -137,10 +125,7 @@ impl Exchange {
     /// The deployment routes demand one; the v1 routes need none.
     fn api_version(&self, parts: &Parts) -> Result<Option<String>, Refusal> {
         let query = parts.uri.query().unwrap_or_default();
-        let version = query
-            .split('&')
-            .find_map(|pair| pair.strip_prefix("api-version="))
-            .map(str::to_owned);
+        let version = query.split('&').find_map(|pair| pair.strip_prefix("api-version=")).map(str::to_owned);
         match &version {
             None if self.deployment.is_some() => Err(Refusal::named(Name::ResourceNotFound)),
             Some(version) if self.deployment.is_some() && !is_version(version) => {
@@ -193,12 +178,7 @@ impl Exchange {
         Ok((ask, streams))
     }
 
-    fn check_stream_options(
-        &self,
-        ask: &Ask,
-        streams: bool,
-        version: Option<&str>,
-    ) -> Result<(), Refusal> {
+    fn check_stream_options(&self, ask: &Ask, streams: bool, version: Option<&str>) -> Result<(), Refusal> {
         let options = &ask.body["stream_options"];
         if options.is_null() {
             return Ok(());
@@ -214,8 +194,7 @@ impl Exchange {
             return Err(Refusal::wrong_type("stream_options", "an object", options));
         }
         if !streams {
-            let message =
-                "The 'stream_options' parameter is only allowed when 'stream' is enabled.";
+            let message = "The 'stream_options' parameter is only allowed when 'stream' is enabled.";
             return Err(Refusal::invalid_value("stream_options", message));
         }
         Ok(())
@@ -262,26 +241,23 @@ impl Exchange {
             Operation::Embeddings => 0,
         };
         let cost = ask.prompt_tokens.saturating_add(most);
-        self.resource
-            .throttle
-            .charge(deployment, cost)
-            .map_err(|exceeded| {
-                let seconds = exceeded.retry_after.as_secs_f64().ceil();
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    clippy::cast_sign_loss,
-                    reason = "at most a minute, and never negative"
-                )]
-                let seconds = seconds as u64;
-                let (limit, reset) = if exceeded.of_tokens {
-                    ("token", "x-ratelimit-reset-tokens")
-                } else {
-                    ("call", "x-ratelimit-reset-requests")
-                };
-                let version = version.unwrap_or("v1");
-                Refusal::throttled(self.operation.name(), version, limit, seconds)
-                    .with_numbers(&[(reset, seconds)])
-            })
+        self.resource.throttle.charge(deployment, cost).map_err(|exceeded| {
+            let seconds = exceeded.retry_after.as_secs_f64().ceil();
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "at most a minute, and never negative"
+            )]
+            let seconds = seconds as u64;
+            let (limit, reset) = if exceeded.of_tokens {
+                ("token", "x-ratelimit-reset-tokens")
+            } else {
+                ("call", "x-ratelimit-reset-requests")
+            };
+            let version = version.unwrap_or("v1");
+            Refusal::throttled(self.operation.name(), version, limit, seconds)
+                .with_numbers(&[(reset, seconds)])
+        })
     }
 
     fn write(&self, ask: &Ask, streams: bool) -> Answer {
@@ -292,10 +268,7 @@ impl Exchange {
             Operation::Embeddings => {
                 return Answer::Whole {
                     body: embeddings::body(ask, reports_usage).into(),
-                    usage: Usage {
-                        prompt: ask.prompt_tokens,
-                        ..Usage::default()
-                    },
+                    usage: Usage { prompt: ask.prompt_tokens, ..Usage::default() },
                     tokens: 0,
                     reports_usage,
                 };
@@ -304,8 +277,7 @@ impl Exchange {
         if streams {
             let habits = Habits {
                 tokens_per_chunk: ask.behaviour.tokens_per_chunk,
-                includes_usage: reports_usage
-                    && ask.body["stream_options"]["include_usage"] == true,
+                includes_usage: reports_usage && ask.body["stream_options"]["include_usage"] == true,
                 says_done: ask.behaviour.says_done,
             };
             return Answer::Stream(Box::new(Events::new(reply, habits)));
@@ -326,12 +298,7 @@ impl Exchange {
         };
         let speed = behaviour.tokens_per_second;
         match answer {
-            Answer::Whole {
-                body,
-                usage,
-                tokens,
-                reports_usage,
-            } => {
+            Answer::Whole { body, usage, tokens, reports_usage } => {
                 ticket.begin(usage);
                 delivery::pause(behaviour.time_to_first_token).await;
                 delivery::speak(tokens, speed).await;

@@ -2,14 +2,14 @@
 
 use async_trait::async_trait;
 use sqlx::Row as _;
-use sqlx::sqlite::SqliteRow;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::{Database, unavailable};
 use crate::domain::ids::{Name, SubscriptionId};
 use crate::domain::key::KeyHash;
 use crate::domain::subscription::{State, Subscription};
 use crate::domain::units::UnixMillis;
-use crate::ports::{KeyHashes, Subscriptions, Unavailable};
+use crate::ports::{Created, KeyHashes, Once, Subscriptions, Unavailable};
 
 #[async_trait]
 impl Subscriptions for Database {
@@ -46,32 +46,97 @@ impl Subscriptions for Database {
             .map_err(unavailable)
     }
 
-    async fn create(&self, subscription: &Subscription, keys: &KeyHashes) -> Result<(), Unavailable> {
-        let limits = serde_json::to_string(&subscription.limits)
-            .map_err(|error| Unavailable { what: "the database", source: error.into() })?;
-        sqlx::query(
-            "INSERT INTO subscriptions (id, name, product, state, owner, cost_center, limits, created_at, \
-             expires_at, primary_hash, secondary_hash, primary_hint, secondary_hint) \
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        )
+    async fn create(
+        &self,
+        subscription: &Subscription,
+        keys: &KeyHashes,
+        once: Option<&Once>,
+    ) -> Result<Created, Unavailable> {
+        let created = async {
+            let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+            if let Some(once) = once
+                && let Some(created) = before(&mut transaction, once).await?
+            {
+                return Ok(created);
+            }
+            insert(&mut transaction, subscription, keys).await?;
+            if let Some(once) = once {
+                remember(&mut transaction, once, subscription).await?;
+            }
+            transaction.commit().await?;
+            Ok(Created::New)
+        };
+        created.await.map_err(unavailable)
+    }
+}
+
+/// What the same idempotency key made before, if it did.
+async fn before(connection: &mut SqliteConnection, once: &Once) -> Result<Option<Created>, sqlx::Error> {
+    let found =
+        sqlx::query("SELECT request, subscription_id FROM idempotency_keys WHERE key = ? AND used_at >= ?")
+            .bind(once.key.as_slice())
+            .bind(once.forget_before.0)
+            .fetch_optional(&mut *connection)
+            .await?;
+    let Some(found) = found else { return Ok(None) };
+    if found.try_get::<&[u8], _>("request")? != once.request {
+        return Ok(Some(Created::Conflict));
+    }
+    let subscription = sqlx::query("SELECT * FROM subscriptions WHERE id = ?")
+        .bind(found.try_get::<&str, _>("subscription_id")?)
+        .try_map(|row| read(&row))
+        .fetch_one(connection)
+        .await?;
+    Ok(Some(Created::Before(Box::new(subscription))))
+}
+
+async fn remember(
+    connection: &mut SqliteConnection,
+    once: &Once,
+    subscription: &Subscription,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM idempotency_keys WHERE used_at < ?")
+        .bind(once.forget_before.0)
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query("INSERT INTO idempotency_keys (key, request, subscription_id, used_at) VALUES (?, ?, ?, ?)")
+        .bind(once.key.as_slice())
+        .bind(once.request.as_slice())
         .bind(subscription.id.as_str())
-        .bind(&subscription.name)
-        .bind(subscription.product.as_str())
-        .bind(name_of(subscription.state))
-        .bind(&subscription.owner)
-        .bind(&subscription.cost_center)
-        .bind(limits)
         .bind(subscription.created_at.0)
-        .bind(subscription.expires_at.map(|at| at.0))
-        .bind(keys.primary.as_slice())
-        .bind(keys.secondary.as_slice())
-        .bind(&subscription.primary_key_hint)
-        .bind(&subscription.secondary_key_hint)
-        .execute(&self.writer)
+        .execute(connection)
         .await
         .map(drop)
-        .map_err(unavailable)
-    }
+}
+
+async fn insert(
+    connection: &mut SqliteConnection,
+    subscription: &Subscription,
+    keys: &KeyHashes,
+) -> Result<(), sqlx::Error> {
+    let limits =
+        serde_json::to_string(&subscription.limits).map_err(|error| sqlx::Error::Encode(error.into()))?;
+    sqlx::query(
+        "INSERT INTO subscriptions (id, name, product, state, owner, cost_center, limits, created_at, \
+         expires_at, primary_hash, secondary_hash, primary_hint, secondary_hint) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(subscription.id.as_str())
+    .bind(&subscription.name)
+    .bind(subscription.product.as_str())
+    .bind(name_of(subscription.state))
+    .bind(&subscription.owner)
+    .bind(&subscription.cost_center)
+    .bind(limits)
+    .bind(subscription.created_at.0)
+    .bind(subscription.expires_at.map(|at| at.0))
+    .bind(keys.primary.as_slice())
+    .bind(keys.secondary.as_slice())
+    .bind(&subscription.primary_key_hint)
+    .bind(&subscription.secondary_key_hint)
+    .execute(connection)
+    .await
+    .map(drop)
 }
 
 fn name_of(state: State) -> &'static str {

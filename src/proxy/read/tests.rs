@@ -91,7 +91,11 @@ fn what_no_backend_would_serve_is_refused_with_the_fields_name() {
         (CHAT, r#"{"messages":["hi"]}"#, "`messages` must be"),
         (CHAT, r#"{"messages":[],"stream":"yes"}"#, "`stream` must be"),
         (CHAT, r#"{"messages":[],"stream":true,"stream_options":3}"#, "`stream_options` must be"),
-        (CHAT, r#"{"messages":[],"stream":true,"stream_options":{"include_usage":1}}"#, "include_usage` must"),
+        (
+            CHAT,
+            r#"{"messages":[],"stream":true,"stream_options":{"include_usage":1}}"#,
+            "include_usage` must",
+        ),
         (CHAT, r#"{"messages":[],"max_tokens":-1}"#, "`max_tokens` must be"),
         (V1_CHAT, r#"{"messages":[]}"#, "`model` is missing"),
         (V1_CHAT, r#"{"messages":[],"model":null}"#, "`model` must be"),

@@ -21,6 +21,14 @@ CREATE TABLE subscriptions (
     secondary_hint TEXT NOT NULL
 );
 
+-- Makes a repeated request to issue one the same request.
+CREATE TABLE idempotency_keys (
+    key             BLOB PRIMARY KEY NOT NULL, -- digests, both
+    request         BLOB NOT NULL,
+    subscription_id TEXT NOT NULL,
+    used_at         INTEGER NOT NULL
+) WITHOUT ROWID;
+
 -- One row an event: its id makes it count once however often it is delivered.
 CREATE TABLE usage_events (
     id                  BLOB PRIMARY KEY NOT NULL,

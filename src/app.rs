@@ -1,0 +1,19 @@
+//! What the routes can reach: one field for each journey.
+
+use std::sync::Arc;
+
+use secrecy::SecretString;
+
+use crate::issuing::Issuing;
+use crate::ledger::Ledger;
+use crate::proxy::Proxy;
+
+/// Cloned for each request: every field is a pointer.
+#[derive(Clone)]
+pub struct App {
+    pub proxy: Arc<Proxy>,
+    pub ledger: Arc<Ledger>,
+    pub issuing: Arc<Issuing>,
+    /// Opens the management routes; without it they are shut.
+    pub admin_key: Option<Arc<SecretString>>,
+}

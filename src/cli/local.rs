@@ -1,0 +1,169 @@
+//! `tollgate local`: the main job on one machine, with nothing installed.
+
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::json;
+use tokio_util::task::TaskTracker;
+
+use super::serve::until_stopped;
+use super::{Error, interrupted, log, runtime};
+use crate::app::App;
+use crate::config::catalog::Catalog;
+use crate::config::settings::{Environment, Settings};
+use crate::domain::ids::Name;
+use crate::domain::key;
+use crate::domain::limit::Limits;
+use crate::issuing::{Application, Issued};
+use crate::{server, simulator, wiring};
+
+/// The product that the issued key is for.
+const PRODUCT: &str = "local";
+
+/// The flags of `tollgate local`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Where to listen.
+    #[arg(long, default_value = "127.0.0.1:7071")]
+    listen: SocketAddr,
+    #[command(flatten)]
+    simulator: simulator::Knobs,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Error> {
+    log();
+    let settings = Settings::read(&Environment)?;
+    runtime()?.block_on(async {
+        let listener = server::bind(arguments.listen).await?;
+        let tasks = TaskTracker::new();
+        let stop = interrupted(&tasks);
+        let resource = server::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
+        let catalog = catalog(resource.local_addr()?)?;
+        tasks.spawn(server::serve(resource, simulator::router(arguments.simulator.clone()), stop.clone()));
+        let admin_key = match &settings.admin_key {
+            Some(key) => key.clone(),
+            None => kept_key(&settings.data_dir.join("admin-key"))?,
+        };
+        let wired = wiring::wire(&settings, catalog, Some(admin_key)).await?;
+        let key = issued_key(&wired.app, &settings.data_dir).await?;
+        say_how(listener.local_addr()?, &key, &settings)?;
+        until_stopped(listener, wired, stop).await;
+        Ok(())
+    })
+}
+
+/// The simulated resource serves every deployment; prices make the report show money.
+fn catalog(resource: SocketAddr) -> Result<Catalog, Error> {
+    let price = |deployment: &str, input: &str, cached: Option<&str>, output: Option<&str>| {
+        json!({
+            "deployment": deployment, "input_per_million": input, "cached_input_per_million": cached,
+            "output_per_million": output, "effective_from": "2024-01-01",
+        })
+    };
+    let file = json!({
+        "backends": [{
+            "name": "simulator", "endpoint": format!("http://{resource}"), "region": "local",
+            "auth": {"kind": "none"},
+        }],
+        "products": [{"name": PRODUCT}],
+        "prices": [
+            price("gpt-4o", "2.50", Some("1.25"), Some("10.00")),
+            price("gpt-4o-mini", "0.15", Some("0.075"), Some("0.60")),
+            price("text-embedding-3-small", "0.02", None, None),
+        ],
+    });
+    Ok(Catalog::parse(&file.to_string(), "the built-in configuration")?)
+}
+
+/// The key of the last start, as long as the database knows it; else a new one.
+async fn issued_key(app: &App, data_dir: &Path) -> Result<SecretString, Error> {
+    let file = data_dir.join("local-key");
+    if let Ok(text) = std::fs::read_to_string(&file) {
+        let text = text.trim();
+        let mut headers = http::HeaderMap::new();
+        if let Ok(value) = text.parse() {
+            headers.insert("api-key", value);
+        }
+        if app.proxy.keys.caller(&headers, None, app.proxy.clock.now()).await.is_ok() {
+            return Ok(text.into());
+        }
+    }
+    let application = Application {
+        name: "local".to_owned(),
+        product: Name::new(PRODUCT)?,
+        owner: None,
+        cost_center: None,
+        limits: Limits::default(),
+        expires_at: None,
+    };
+    match app.issuing.issue(application, None).await? {
+        Issued::New { primary_key, .. } => {
+            write_secret(&file, &primary_key)?;
+            Ok(primary_key)
+        }
+        Issued::Before(_) => Err("a key was issued before and is lost".into()),
+    }
+}
+
+/// A secret that is made at the first start and kept.
+fn kept_key(file: &Path) -> Result<SecretString, Error> {
+    if let Ok(text) = std::fs::read_to_string(file)
+        && !text.trim().is_empty()
+    {
+        return Ok(text.trim().into());
+    }
+    let key = key::make()?;
+    write_secret(file, &key)?;
+    Ok(key)
+}
+
+/// For its owner's eyes only, from the first byte on.
+fn write_secret(file: &Path, secret: &SecretString) -> Result<(), Error> {
+    let written = || -> std::io::Result<()> {
+        if let Some(folder) = file.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        let mut options = std::fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut open = options.open(file)?;
+        // The mode above is for a new file only.
+        #[cfg(unix)]
+        open.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        writeln!(open, "{}", secret.expose_secret())
+    };
+    written().map_err(|error| format!("cannot write {}: {error}", file.display()).into())
+}
+
+fn say_how(address: SocketAddr, key: &SecretString, settings: &Settings) -> Result<(), Error> {
+    let key = key.expose_secret();
+    let data_dir = settings.data_dir.display();
+    let admin_key = match &settings.admin_key {
+        Some(_) => "$TOLLGATE_ADMIN_KEY".to_owned(),
+        None => format!("$(cat {data_dir}/admin-key)"),
+    };
+    let mut out = std::io::stdout().lock();
+    write!(
+        out,
+        "\n\
+         Tollgate listens on http://{address}\n\
+         Your key, kept in {data_dir}/local-key: {key}\n\
+         \n\
+         A chat completion, streamed (leave out `\"stream\":true,` to get it whole):\n\
+         \n\
+         curl -sN 'http://{address}/openai/deployments/gpt-4o-mini/chat/completions?api-version=2024-10-21' \
+         -H 'api-key: {key}' -H 'content-type: application/json' \
+         -d '{{\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"Say hello.\"}}]}}'\n\
+         \n\
+         What it used:\n\
+         \n\
+         curl -s 'http://{address}/reports/usage?group_by=deployment' -H \"Authorization: Bearer {admin_key}\"\n\
+         \n\
+         With an OpenAI SDK: base URL http://{address}/openai/v1 and the key above. Ctrl-C stops it.\n\n"
+    )?;
+    out.flush()?;
+    Ok(())
+}

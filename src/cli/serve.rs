@@ -1,0 +1,72 @@
+//! `tollgate serve`: the gateway as the Functions host starts it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::{Error, interrupted, log, runtime};
+use crate::config::catalog::Catalog;
+use crate::config::settings::{Environment, Settings};
+use crate::wiring::{self, Wired};
+use crate::{routes, server};
+
+/// What is still being written when everything else has stopped.
+const LAST_WRITES: Duration = Duration::from_millis(500);
+
+/// The flags of `tollgate serve`.
+#[derive(Debug, Default, clap::Args)]
+pub(super) struct Arguments {
+    /// Where to listen when the Functions host has not said where [default: 127.0.0.1:7071].
+    #[arg(long)]
+    listen: Option<SocketAddr>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Error> {
+    log();
+    let settings = Settings::read(&Environment)?;
+    let catalog = catalog(&settings)?;
+    for name in &settings.inactive {
+        tracing::warn!(setting = name, "{name} is set and does nothing in this version yet");
+    }
+    // The host says where; what it says goes before a flag that somebody left in host.json.
+    let address = settings
+        .handler_port
+        .map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+        .or(arguments.listen)
+        .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 7071)));
+    runtime()?.block_on(async {
+        // First of all: whoever comes from here on waits instead of being refused.
+        let listener = server::bind(address).await?;
+        let wired = wiring::wire(&settings, catalog, settings.admin_key.clone()).await?;
+        if wired.app.admin_key.is_none() {
+            tracing::warn!("TOLLGATE_ADMIN_KEY is not set: the management routes are shut");
+        }
+        tracing::info!("listening on http://{}", listener.local_addr()?);
+        let stop = interrupted(&tokio_util::task::TaskTracker::new());
+        until_stopped(listener, wired, stop).await;
+        Ok(())
+    })
+}
+
+/// Serves, drains, and waits for what is still being written.
+pub(super) async fn until_stopped(listener: TcpListener, wired: Wired, stop: CancellationToken) {
+    let Wired { app, tasks } = wired;
+    server::serve(listener, routes::router(app), stop).await;
+    tasks.close();
+    if tokio::time::timeout(LAST_WRITES, tasks.wait()).await.is_err() {
+        tracing::warn!("stopped before everything was written");
+    }
+}
+
+fn catalog(settings: &Settings) -> Result<Catalog, Error> {
+    let Some(file) = &settings.config_file else {
+        return Err("TOLLGATE_CONFIG is not set: name the gateway configuration's file there \
+                    (to try Tollgate without one, run `tollgate local`)"
+            .into());
+    };
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| format!("cannot read TOLLGATE_CONFIG {}: {error}", file.display()))?;
+    Ok(Catalog::parse(&text, &file.display().to_string())?)
+}

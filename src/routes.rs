@@ -1,0 +1,40 @@
+//! Every route, in one list.
+
+use axum::Router;
+use axum::routing::{any, get, post};
+
+use crate::app::App;
+
+mod extract;
+mod functions;
+mod health;
+mod layers;
+mod openai;
+mod reports;
+mod respond;
+mod subscriptions;
+
+/// The gateway, as routes.
+pub fn router(app: App) -> Router {
+    Router::new()
+        .route("/", get(health::root))
+        .route("/healthz", get(health::healthz).post(functions::envelope))
+        .route("/openai/{*path}", any(openai::proxied))
+        .route("/deployments/{*path}", any(openai::proxied))
+        .route("/v1/{*path}", any(openai::proxied))
+        .route("/subscriptions", get(subscriptions::list).post(subscriptions::issue))
+        .route("/subscriptions/{id}", get(subscriptions::find))
+        .route("/reports/usage", get(reports::usage))
+        .route("/token-accounting", post(functions::token_accounting))
+        // Where the Functions host calls a function that it was not told to proxy to.
+        .route("/openai", post(functions::envelope))
+        .route("/deployments", post(functions::envelope))
+        .route("/v1", post(functions::envelope))
+        .route("/reports", post(functions::envelope))
+        .route("/openapi", post(functions::envelope))
+        .route("/dashboard", post(functions::envelope))
+        .fallback(respond::nothing_here)
+        .method_not_allowed_fallback(respond::wrong_method)
+        .layer(axum::middleware::from_fn(layers::every_request))
+        .with_state(app)
+}

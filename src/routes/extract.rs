@@ -1,0 +1,98 @@
+//! What handlers ask for in their signatures: an admin, a body.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::FromRequestParts;
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http::header::{AUTHORIZATION, CONTENT_LENGTH};
+use http::request::Parts;
+use http_body_util::BodyExt as _;
+
+use super::respond::Refused;
+use crate::app::App;
+use crate::domain::key;
+use crate::proxy::Refusal;
+
+/// A client that has sent nothing for this long has gone, whatever its connection says.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// Somebody who may manage the gateway.
+pub(super) struct Admin(());
+
+impl FromRequestParts<App> for Admin {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Refused> {
+        let Some(admin_key) = &app.admin_key else {
+            return Err(Refused::no_admin("management is shut: set TOLLGATE_ADMIN_KEY to open it"));
+        };
+        let header = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let given = header.and_then(|header| {
+            let (scheme, key) = header.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then_some(key.trim())
+        });
+        if given.is_some_and(|given| key::same_secret(given, admin_key)) {
+            Ok(Self(()))
+        } else {
+            Err(Refused::no_admin("send the admin key as `Authorization: Bearer KEY`"))
+        }
+    }
+}
+
+/// Reads a body that may have `max` bytes.
+///
+/// # Errors
+/// [`Refusal::TooLarge`] as soon as that is known, [`Refusal::BodyTimeout`] when it stops coming,
+/// [`Refusal::Invalid`] when it breaks off.
+pub(super) async fn body(headers: &HeaderMap, mut body: Body, max: usize) -> Result<Bytes, Refusal> {
+    let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if length.is_some_and(|length| length > max) {
+        return Err(Refusal::TooLarge);
+    }
+    let mut read = Pieces::default();
+    loop {
+        let frame = tokio::time::timeout(SILENCE, body.frame()).await;
+        let frame = frame.map_err(|_| Refusal::BodyTimeout(SILENCE))?;
+        let Some(frame) = frame else { return Ok(read.whole()) };
+        let broke_off = |_| Refusal::Invalid { message: "the body broke off".to_owned(), param: None };
+        let Ok(bytes) = frame.map_err(broke_off)?.into_data() else { continue };
+        read.push(bytes, length);
+        if read.len() > max {
+            return Err(Refusal::TooLarge);
+        }
+    }
+}
+
+/// A body as it comes: most are one piece, which is then never copied.
+#[derive(Default)]
+struct Pieces {
+    first: Bytes,
+    all: BytesMut,
+}
+
+impl Pieces {
+    /// So much room is made at once at the most: a length is only a promise.
+    const MAX_PROMISED: usize = 1024 * 1024;
+
+    fn push(&mut self, bytes: Bytes, promised: Option<usize>) {
+        if self.len() == 0 {
+            self.first = bytes;
+            return;
+        }
+        if self.all.is_empty() {
+            self.all.reserve(promised.unwrap_or(0).min(Self::MAX_PROMISED));
+            self.all.extend_from_slice(&std::mem::take(&mut self.first));
+        }
+        self.all.extend_from_slice(&bytes);
+    }
+
+    fn len(&self) -> usize {
+        self.first.len() + self.all.len()
+    }
+
+    fn whole(self) -> Bytes {
+        if self.all.is_empty() { self.first } else { self.all.freeze() }
+    }
+}

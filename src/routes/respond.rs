@@ -1,0 +1,168 @@
+//! Refusal → status, code, body, headers: in the shape that the OpenAI SDKs read.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::ports::with_causes;
+use crate::{issuing, proxy};
+
+const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+
+/// A refusal on its way out.
+#[derive(Debug)]
+pub(super) struct Refused {
+    status: StatusCode,
+    code: &'static str,
+    kind: &'static str,
+    message: String,
+    param: Option<String>,
+    retry_after: Option<Duration>,
+    /// For the log alone.
+    cause: Option<String>,
+}
+
+/// What the layer that logs a refusal is told, by the response's extensions.
+#[derive(Clone, Debug)]
+pub(super) struct Logged {
+    pub(super) code: &'static str,
+    pub(super) cause: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    error: Members<'a>,
+}
+
+#[derive(Serialize)]
+struct Members<'a> {
+    code: &'a str,
+    message: &'a str,
+    r#type: &'a str,
+    param: Option<&'a str>,
+}
+
+impl Refused {
+    pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        let kind = if status.is_server_error() { "server_error" } else { "invalid_request_error" };
+        let message = message.into();
+        Self { status, code, kind, message, param: None, retry_after: None, cause: None }
+    }
+
+    pub(super) fn invalid(message: impl Into<String>, param: Option<String>) -> Self {
+        Self { param, ..Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message) }
+    }
+
+    pub(super) fn no_admin(message: &'static str) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message)
+    }
+
+    fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        if let Some(wait) = self.retry_after {
+            let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+            headers.insert(RETRY_AFTER, HeaderValue::from(millis.div_ceil(1_000).max(1)));
+            headers.insert(RETRY_AFTER_MS, HeaderValue::from(millis));
+        }
+        headers
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let body = Body {
+            error: Members {
+                code: self.code,
+                message: &self.message,
+                r#type: self.kind,
+                param: self.param.as_deref(),
+            },
+        };
+        let mut response = (self.status, self.headers(), Json(body)).into_response();
+        response.extensions_mut().insert(Logged { code: self.code, cause: self.cause });
+        response
+    }
+}
+
+impl From<proxy::Refusal> for Refused {
+    fn from(refusal: proxy::Refusal) -> Self {
+        use proxy::Refusal as R;
+        let message = refusal.to_string();
+        let new = |status, code| Self::new(status, code, message.clone());
+        match refusal {
+            R::NoKey | R::InvalidKey => new(StatusCode::UNAUTHORIZED, "invalid_api_key"),
+            R::NotFound => new(StatusCode::NOT_FOUND, "not_found"),
+            R::DeploymentNotAllowed(_) => new(StatusCode::FORBIDDEN, "deployment_not_allowed"),
+            R::DeploymentNotFound(_) => new(StatusCode::NOT_FOUND, "DeploymentNotFound"),
+            R::Invalid { param, .. } => Self::invalid(message, param.map(str::to_owned)),
+            R::TooLarge => new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error"),
+            R::HeadersTooLarge { .. } => {
+                new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "invalid_request_error")
+            }
+            R::BodyTimeout(_) => new(StatusCode::REQUEST_TIMEOUT, "request_timeout"),
+            R::BackendsThrottled { retry_after } => Self {
+                kind: "rate_limit_error",
+                retry_after: Some(retry_after),
+                ..new(StatusCode::TOO_MANY_REQUESTS, "backends_throttled")
+            },
+            R::NoBackendAvailable => new(StatusCode::SERVICE_UNAVAILABLE, "no_backend_available"),
+            R::BackendMisconfigured => new(StatusCode::BAD_GATEWAY, "backend_misconfigured"),
+            R::Unavailable(unavailable) => unavailable.into(),
+        }
+    }
+}
+
+impl From<crate::ports::Unavailable> for Refused {
+    fn from(unavailable: crate::ports::Unavailable) -> Self {
+        Self {
+            retry_after: Some(Duration::from_secs(1)),
+            cause: Some(with_causes(&unavailable)),
+            ..Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "gateway_unavailable",
+                "the gateway cannot answer just now; try again",
+            )
+        }
+    }
+}
+
+impl From<issuing::Refusal> for Refused {
+    fn from(refusal: issuing::Refusal) -> Self {
+        use issuing::Refusal as R;
+        let message = refusal.to_string();
+        match refusal {
+            R::Invalid { field, .. } => Self::invalid(message, Some(field)),
+            R::NoProduct(_) => Self::invalid(message, Some("product".to_owned())),
+            R::Conflict => Self::new(StatusCode::CONFLICT, "idempotency_conflict", message),
+            R::Unavailable(unavailable) => unavailable.into(),
+            R::NoKey(error) => Self {
+                cause: Some(error.to_string()),
+                ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "gateway_unavailable", message)
+            },
+        }
+    }
+}
+
+pub(super) async fn nothing_here() -> Refused {
+    proxy::Refusal::NotFound.into()
+}
+
+pub(super) async fn wrong_method() -> Refused {
+    Refused::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not take this method")
+}
+
+/// After a panic: what happened is in the log.
+pub(super) fn broken() -> Response {
+    Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "the gateway failed").into_response()
+}
+
+/// What the Functions host must be answered: a JSON object, never an empty body, which would hang
+/// the invocation until its timeout.
+pub(super) fn invocation(log: &str) -> Response {
+    Json(json!({"Outputs": {}, "Logs": [log], "ReturnValue": null})).into_response()
+}

@@ -1,0 +1,80 @@
+//! The only file that knows which adapter serves which port.
+
+use std::sync::Arc;
+
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio_util::task::TaskTracker;
+
+use crate::app::App;
+use crate::azure::openai::Resources;
+use crate::config::catalog::Catalog;
+use crate::config::settings::Settings;
+use crate::domain::key::Hasher;
+use crate::issuing::Issuing;
+use crate::ledger::Ledger;
+use crate::memory::SystemClock;
+use crate::ports::{Clock, LedgerStore, Subscriptions, Unavailable};
+use crate::proxy::{Keys, Proxy, Timeouts, Unasked};
+use crate::spool::Spool;
+use crate::sql::{Database, OpenError};
+
+mod in_process;
+
+/// The gateway could not be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum WiringError {
+    #[error(transparent)]
+    Database(#[from] OpenError),
+    #[error("the secret under which keys are hashed cannot be read: {0}")]
+    Pepper(#[from] Unavailable),
+    #[error("no HTTPS client can be made: {0}")]
+    Client(#[from] reqwest::Error),
+}
+
+/// The gateway, put together.
+pub struct Wired {
+    pub app: App,
+    /// Work that goes on behind the requests: to be waited for at the end.
+    pub tasks: TaskTracker,
+}
+
+/// Opens what the settings name, and gives each journey its ports.
+///
+/// # Errors
+/// When something that is needed cannot be opened.
+pub async fn wire(
+    settings: &Settings,
+    catalog: Catalog,
+    admin_key: Option<SecretString>,
+) -> Result<Wired, WiringError> {
+    let database = Arc::new(Database::open(&settings.database_file).await?);
+    let hasher = match &settings.key_pepper {
+        Some(pepper) => Hasher::new(pepper.expose_secret().as_bytes()),
+        None => Hasher::new(&database.pepper().await?),
+    };
+    let catalog = Arc::new(catalog);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+    let subscriptions: Arc<dyn Subscriptions> = database.clone();
+    let store: Arc<dyn LedgerStore> = database;
+    let ledger = Arc::new(Ledger { catalog: catalog.clone(), clock: clock.clone(), store });
+    let tasks = TaskTracker::new();
+    let usage = in_process::sink(ledger.clone(), Spool::new(&settings.data_dir), &tasks);
+    let proxy = Proxy {
+        catalog: catalog.clone(),
+        clock: clock.clone(),
+        keys: Keys::new(hasher.clone(), subscriptions.clone()),
+        backends: Arc::new(Resources::new()?),
+        usage: Arc::new(usage),
+        unasked: Unasked::default(),
+        tasks: tasks.clone(),
+        timeouts: Timeouts::default(),
+    };
+    let issuing = Issuing { catalog, clock, hasher, store: subscriptions };
+    let app = App {
+        proxy: Arc::new(proxy),
+        ledger,
+        issuing: Arc::new(issuing),
+        admin_key: admin_key.map(Arc::new),
+    };
+    Ok(Wired { app, tasks })
+}
