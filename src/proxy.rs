@@ -57,7 +57,7 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { first_byte: Duration::from_secs(180), idle: Duration::from_secs(180) }
+        Self { first_byte: Duration::from_mins(3), idle: Duration::from_mins(3) }
     }
 }
 

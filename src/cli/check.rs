@@ -10,7 +10,7 @@ use crate::config::settings::{Environment, Source as _};
 pub(super) enum Command {
     /// Tell every fault in a gateway configuration, with its JSON path.
     Check {
-        /// The configuration's file; without it, the one that TOLLGATE_CONFIG names.
+        /// The configuration's file; without it, the one that `TOLLGATE_CONFIG` names.
         file: Option<PathBuf>,
     },
 }

@@ -143,7 +143,7 @@ fn check_backends(files: Vec<file::Backend>, faults: &mut Vec<Fault>) -> Vec<Arc
         let endpoint = file.endpoint.as_deref().unwrap_or_default();
         let (endpoint, is_loopback) = check_endpoint(endpoint, &place, faults);
         let auth = check_auth(file.auth.unwrap_or_default(), is_loopback, &place, faults);
-        let billing = check_billing(file.billing.unwrap_or_default(), &place, faults);
+        let billing = check_billing(&file.billing.unwrap_or_default(), &place, faults);
         for (field, number) in [("priority", file.priority), ("weight", file.weight)] {
             if number.is_some_and(|number| !(1..=1_000).contains(&number)) {
                 faults.push(Fault::new(format!("{place}.{field}"), "between 1 and 1000"));
@@ -249,7 +249,7 @@ fn check_auth(file: file::Auth, is_loopback: bool, place: &str, faults: &mut Vec
     }
 }
 
-fn check_billing(file: file::Billing, place: &str, faults: &mut Vec<Fault>) -> Billing {
+fn check_billing(file: &file::Billing, place: &str, faults: &mut Vec<Fault>) -> Billing {
     let place = format!("{place}.billing");
     match (file.kind.unwrap_or(BillingKind::PayAsYouGo), file.units, file.hourly_price_per_unit) {
         (BillingKind::PayAsYouGo, None, None) => Billing::PayAsYouGo,

@@ -39,7 +39,7 @@ pub fn weigh(status: StatusCode, code: Option<&str>) -> Verdict {
 /// What a backend that gives no time is left alone for after a 429.
 pub const DEFAULT_WAIT: Duration = Duration::from_secs(10);
 /// Accounts with a low quota are told to wait for a day; what is true then is asked again sooner.
-pub const MAX_WAIT: Duration = Duration::from_secs(60);
+pub const MAX_WAIT: Duration = Duration::from_mins(1);
 
 /// How long the backend asks to be left alone, by the first header that says so sensibly. Azure
 /// writes it in five ways, one of them misspelt, and sends -1 and 0 in them too; those say nothing.

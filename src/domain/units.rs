@@ -41,6 +41,7 @@ impl UnixMillis {
     }
 
     /// The first moment of this moment's UTC month.
+    #[must_use]
     pub fn month_start(self) -> Self {
         let month = self.to_datetime().date().replace_day(1).expect("every month has a first day");
         Self(month.midnight().assume_utc().unix_timestamp() * 1_000)

@@ -82,13 +82,13 @@ fn cost(prices: &PriceBook, sums: &Sums) -> Option<Decimal> {
         return Some(Decimal::ZERO);
     }
     let day = Date::from_calendar_date(1970, time::Month::January, 1).ok()?;
-    let priced = Priced {
+    let what = Priced {
         deployment: &sums.deployment,
         model: sums.model.as_deref(),
         backend: &sums.backend,
         day: day.checked_add(Duration::days(sums.day))?,
     };
-    prices.find(priced)?.cost(Counts {
+    prices.find(what)?.cost(Counts {
         input: sums.input_tokens,
         cached_input: sums.cached_input_tokens,
         output: sums.output_tokens,

@@ -100,7 +100,8 @@ impl Attempt<'_> {
         let unasked = &self.proxy.unasked;
         let injects = self.ask.needs_injection() && !unasked.contains(&self.key());
         let reply = self.send(injects).await?;
-        if !(injects && reply.status == StatusCode::BAD_REQUEST) || !names_stream_options(&reply.first) {
+        let refuses_it = reply.status == StatusCode::BAD_REQUEST && names_stream_options(&reply.first);
+        if !(injects && refuses_it) {
             return Ok(reply);
         }
         let again = self.send(false).await?;
@@ -143,7 +144,7 @@ impl Attempt<'_> {
                 if matches!(failure, BackendFailure::NoConnection(_) | BackendFailure::CannotSignIn(_)) {
                     self.open.not_reached(before);
                 }
-                Err(Failure::of(failure))
+                Err(Failure::of(&failure))
             }
         }
     }
@@ -164,14 +165,14 @@ enum Kind {
 }
 
 impl Failure {
-    fn of(failure: BackendFailure) -> Self {
+    fn of(failure: &BackendFailure) -> Self {
         let kind = match failure {
             BackendFailure::CannotSignIn(_) => Kind::Misconfigured,
             BackendFailure::NoConnection(_) | BackendFailure::TimedOut(_) | BackendFailure::BrokeOff(_) => {
                 Kind::Failed
             }
         };
-        Self { kind, reason: with_causes(&failure) }
+        Self { kind, reason: with_causes(failure) }
     }
 }
 
@@ -254,7 +255,7 @@ impl Failures {
     fn add(&mut self, failure: &Failure) {
         match failure.kind {
             Kind::Throttled(wait) => {
-                self.soonest = Some(self.soonest.map_or(wait, |soonest| soonest.min(wait)))
+                self.soonest = Some(self.soonest.map_or(wait, |soonest| soonest.min(wait)));
             }
             Kind::Failed => self.failed = true,
             Kind::Misconfigured => {}

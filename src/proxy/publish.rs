@@ -209,13 +209,7 @@ impl Draft {
         })
     }
 
-    fn write(
-        self: Box<Self>,
-        backend: &Backend,
-        outcome: Outcome,
-        model: Option<String>,
-        usage: Usage,
-    ) -> Closing {
+    fn write(self, backend: &Backend, outcome: Outcome, model: Option<String>, usage: Usage) -> Closing {
         let subscription = self.caller.subscription();
         let event = UsageEvent {
             schema: Schema::V1,

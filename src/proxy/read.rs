@@ -143,8 +143,11 @@ fn form(text: &str) -> Result<Form<'_>, Refusal> {
     })
 }
 
+/// A field's name, its value, what it must be, and whether it is.
+type Check<'a> = (&'static str, Option<&'a RawValue>, &'static str, fn(&str) -> bool);
+
 fn check_types(form: &Form<'_>, operation: Operation) -> Result<(), Refusal> {
-    let checks: [(&'static str, Option<&RawValue>, &str, fn(&str) -> bool); 9] = [
+    let checks: [Check<'_>; 9] = [
         ("model", form.model, "a string", |json| json.starts_with('"')),
         ("stream", form.stream, "true or false", |json| matches!(json, "true" | "false" | "null")),
         ("stream_options", form.stream_options, "an object", |json| json.starts_with('{') || json == "null"),

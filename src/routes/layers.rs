@@ -64,15 +64,16 @@ fn told(mut response: Response, path: &str, traceparent: &str) -> Response {
     if let Some(Logged { code, cause }) = response.extensions_mut().remove::<Logged>() {
         let id = id_of(response.headers_mut());
         let status = status.as_u16();
-        match cause {
-            Some(cause) => tracing::error!(
+        if let Some(cause) = cause {
+            tracing::error!(
                 request.id = %id, request.path = path, traceparent, status, code,
                 "request {id} was refused with {status} {code}: {cause}"
-            ),
-            None => tracing::info!(
+            );
+        } else {
+            tracing::info!(
                 request.id = %id, request.path = path, traceparent, status, code,
                 "request {id} was refused with {status} {code}"
-            ),
+            );
         }
     } else if !response.headers().contains_key(REQUEST_ID) {
         id_of(response.headers_mut());

@@ -16,7 +16,10 @@ const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 
 /// A refusal on its way out.
 #[derive(Debug)]
-pub(super) struct Refused {
+pub(super) struct Refused(Box<Answer>);
+
+#[derive(Debug)]
+struct Answer {
     status: StatusCode,
     code: &'static str,
     kind: &'static str,
@@ -51,17 +54,28 @@ impl Refused {
     pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         let kind = if status.is_server_error() { "server_error" } else { "invalid_request_error" };
         let message = message.into();
-        Self { status, code, kind, message, param: None, retry_after: None, cause: None }
+        Self(Box::new(Answer { status, code, kind, message, param: None, retry_after: None, cause: None }))
     }
 
     pub(super) fn invalid(message: impl Into<String>, param: Option<String>) -> Self {
-        Self { param, ..Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message) }
+        let mut refused = Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message);
+        refused.0.param = param;
+        refused
+    }
+
+    fn unavailable(message: impl Into<String>, cause: String) -> Self {
+        let mut refused = Self::new(StatusCode::SERVICE_UNAVAILABLE, "gateway_unavailable", message);
+        refused.0.retry_after = Some(Duration::from_secs(1));
+        refused.0.cause = Some(cause);
+        refused
     }
 
     pub(super) fn no_admin(message: &'static str) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message)
     }
+}
 
+impl Answer {
     fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
         if let Some(wait) = self.retry_after {
@@ -75,16 +89,11 @@ impl Refused {
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        let body = Body {
-            error: Members {
-                code: self.code,
-                message: &self.message,
-                r#type: self.kind,
-                param: self.param.as_deref(),
-            },
-        };
-        let mut response = (self.status, self.headers(), Json(body)).into_response();
-        response.extensions_mut().insert(Logged { code: self.code, cause: self.cause });
+        let answer = *self.0;
+        let (code, message, param) = (answer.code, answer.message.as_str(), answer.param.as_deref());
+        let body = Body { error: Members { code, message, r#type: answer.kind, param } };
+        let mut response = (answer.status, answer.headers(), Json(body)).into_response();
+        response.extensions_mut().insert(Logged { code, cause: answer.cause });
         response
     }
 }
@@ -105,11 +114,12 @@ impl From<proxy::Refusal> for Refused {
                 new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "invalid_request_error")
             }
             R::BodyTimeout(_) => new(StatusCode::REQUEST_TIMEOUT, "request_timeout"),
-            R::BackendsThrottled { retry_after } => Self {
-                kind: "rate_limit_error",
-                retry_after: Some(retry_after),
-                ..new(StatusCode::TOO_MANY_REQUESTS, "backends_throttled")
-            },
+            R::BackendsThrottled { retry_after } => {
+                let mut refused = new(StatusCode::TOO_MANY_REQUESTS, "backends_throttled");
+                refused.0.kind = "rate_limit_error";
+                refused.0.retry_after = Some(retry_after);
+                refused
+            }
             R::NoBackendAvailable => new(StatusCode::SERVICE_UNAVAILABLE, "no_backend_available"),
             R::BackendMisconfigured => new(StatusCode::BAD_GATEWAY, "backend_misconfigured"),
             R::Unavailable(unavailable) => unavailable.into(),
@@ -119,15 +129,7 @@ impl From<proxy::Refusal> for Refused {
 
 impl From<crate::ports::Unavailable> for Refused {
     fn from(unavailable: crate::ports::Unavailable) -> Self {
-        Self {
-            retry_after: Some(Duration::from_secs(1)),
-            cause: Some(with_causes(&unavailable)),
-            ..Self::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "gateway_unavailable",
-                "the gateway cannot answer just now; try again",
-            )
-        }
+        Self::unavailable("the gateway cannot answer just now; try again", with_causes(&unavailable))
     }
 }
 
@@ -140,10 +142,7 @@ impl From<issuing::Refusal> for Refused {
             R::NoProduct(_) => Self::invalid(message, Some("product".to_owned())),
             R::Conflict => Self::new(StatusCode::CONFLICT, "idempotency_conflict", message),
             R::Unavailable(unavailable) => unavailable.into(),
-            R::NoKey(error) => Self {
-                cause: Some(error.to_string()),
-                ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "gateway_unavailable", message)
-            },
+            R::NoKey(error) => Self::unavailable(message, error.to_string()),
         }
     }
 }

@@ -13,6 +13,9 @@ const INSERT: &str = "INSERT INTO usage_events (id, time, subscription_id, produ
     input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, duration_ms, first_byte_ms, \
     is_provisioned) VALUES ";
 
+/// What a price may depend on: rows that differ in it must not be summed before they are priced.
+const PRICED_BY: &str = "deployment, model, backend, time / 86400000, is_provisioned";
+
 /// Rows in one statement. Each size is prepared once and then kept, so this is also how many are.
 const ROWS_A_STATEMENT: usize = 64;
 
@@ -40,12 +43,13 @@ impl LedgerStore for Database {
     }
 
     async fn sums(&self, query: &SumQuery) -> Result<Vec<Sums>, Unavailable> {
-        let groups: String = query.group_by.iter().map(|group| format!("{}, ", expression(*group))).collect();
+        let groups: Vec<_> =
+            query.group_by.iter().map(|group| expression(*group)).chain([PRICED_BY]).collect();
+        let groups = groups.join(", ");
         let sql = format!(
-            "SELECT {groups} deployment, model, backend, time / 86400000, is_provisioned, COUNT(*), \
-             SUM(source = 'estimated'), SUM(input_tokens), SUM(cached_input_tokens), SUM(output_tokens), \
+            "SELECT {groups}, COUNT(*), SUM(source = 'estimated'), SUM(input_tokens), SUM(cached_input_tokens), SUM(output_tokens), \
              SUM(reasoning_tokens) FROM usage_events WHERE time >= ? AND time < ? \
-             GROUP BY {groups} deployment, model, backend, time / 86400000, is_provisioned"
+             GROUP BY {groups}"
         );
         let width = query.group_by.len();
         // Made of the constants below only.
