@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{server, simulator};
 
-mod package;
+pub mod package;
 
 /// A keyless, metered gateway to Azure OpenAI in one Azure Functions app.
 #[derive(Debug, Parser)]
