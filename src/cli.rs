@@ -10,7 +10,7 @@ use crate::{server, simulator};
 
 mod check;
 mod local;
-mod package;
+pub mod package;
 mod serve;
 
 /// A keyless, metered gateway to Azure OpenAI in one Azure Functions app.
