@@ -34,6 +34,7 @@ use resource::Resource;
 
 pub use knobs::Knobs;
 
+mod answer;
 mod ask;
 mod auth;
 mod behaviour;
@@ -89,10 +90,7 @@ pub fn router(knobs: Knobs) -> Router {
                 &format!("/openai/deployments/{{deployment}}/{path}"),
                 post(on_deployment).fallback(not_found),
             )
-            .route(
-                &format!("/openai/v1/{path}"),
-                post(on_v1).fallback(not_found),
-            );
+            .route(&format!("/openai/v1/{path}"), post(on_v1).fallback(not_found));
     }
     router
         .route("/simulator/counts", get(counts).delete(reset_counts))
@@ -109,11 +107,7 @@ async fn exchange(
     deployment: Option<String>,
     request: Request,
 ) -> Response {
-    let exchange = Exchange {
-        resource,
-        operation,
-        deployment,
-    };
+    let exchange = Exchange { resource, operation, deployment };
     exchange.run(request).await
 }
 
@@ -141,9 +135,7 @@ async fn always(State(resource): State<Arc<Resource>>, words: Bytes) -> Response
     let words = String::from_utf8_lossy(&words);
     match resource.always(&words) {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
-        Err(unclear) => {
-            Refusal::invalid(&unclear.to_string(), Some("always"), None).into_response()
-        }
+        Err(unclear) => Refusal::invalid(&unclear.to_string(), Some("always"), None).into_response(),
     }
 }
 

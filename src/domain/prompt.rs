@@ -22,10 +22,8 @@ pub const IMAGE_LOW_DETAIL: u64 = 85;
 
 /// The prompt tokens of a chat completions request.
 pub fn chat_tokens(body: &Value, encoding: Encoding) -> u64 {
-    let messages: u64 = items(&body["messages"])
-        .iter()
-        .map(|message| message_tokens(message, encoding))
-        .sum();
+    let messages: u64 =
+        items(&body["messages"]).iter().map(|message| message_tokens(message, encoding)).sum();
     let schemas: u64 = ["tools", "functions"]
         .iter()
         .flat_map(|list| items(&body[*list]))
@@ -62,13 +60,9 @@ fn message_tokens(message: &Value, encoding: Encoding) -> u64 {
         .iter()
         .map(|(name, value)| match (name.as_str(), value) {
             ("name", Value::String(text)) => PER_NAME + encoding.count(text),
-            ("content", Value::Array(parts)) => {
-                parts.iter().map(|part| part_tokens(part, encoding)).sum()
-            }
+            ("content", Value::Array(parts)) => parts.iter().map(|part| part_tokens(part, encoding)).sum(),
             (_, Value::String(text)) => encoding.count(text),
-            ("tool_calls" | "function_call", value) if !value.is_null() => {
-                json_tokens(value, encoding)
-            }
+            ("tool_calls" | "function_call", value) if !value.is_null() => json_tokens(value, encoding),
             _ => 0,
         })
         .sum();
@@ -124,16 +118,10 @@ mod tests {
             {"type": "image_url", "image_url": {"url": "data:", "detail": "low"}},
         ]}]});
         let plain = chat_tokens(&text, O200K);
-        assert_eq!(
-            chat_tokens(&parts, O200K),
-            plain + IMAGE + IMAGE_LOW_DETAIL
-        );
+        assert_eq!(chat_tokens(&parts, O200K), plain + IMAGE + IMAGE_LOW_DETAIL);
         let tool = json!({"type": "function", "function": {"name": "now"}});
         let tools = json!({"messages": text["messages"], "tools": [tool.clone()]});
-        assert_eq!(
-            chat_tokens(&tools, O200K),
-            plain + O200K.count(&tool.to_string())
-        );
+        assert_eq!(chat_tokens(&tools, O200K), plain + O200K.count(&tool.to_string()));
     }
 
     #[test]

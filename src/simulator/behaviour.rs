@@ -89,14 +89,12 @@ pub(super) enum Unclear {
 impl Behaviour {
     /// Takes over what these words ask for.
     pub(super) fn listen(&mut self, words: &str) -> Result<(), Unclear> {
-        words
-            .split(',')
-            .map(str::trim)
-            .filter(|word| !word.is_empty())
-            .try_for_each(|word| match word.split_once('=') {
+        words.split(',').map(str::trim).filter(|word| !word.is_empty()).try_for_each(|word| {
+            match word.split_once('=') {
                 Some((name, value)) => self.set(word, name.trim(), value.trim()),
                 None => self.flag(word),
-            })
+            }
+        })
     }
 
     fn flag(&mut self, word: &str) -> Result<(), Unclear> {
@@ -147,9 +145,7 @@ impl Behaviour {
             _ => return Err(Unclear::Word(word.to_owned())),
         };
         let value = HeaderValue::from_str(value).map_err(|_| Unclear::Value(word.to_owned()))?;
-        self.retry
-            .get_or_insert_default()
-            .push((HeaderName::from_static(header), value));
+        self.retry.get_or_insert_default().push((HeaderName::from_static(header), value));
         Ok(())
     }
 }
@@ -214,10 +210,7 @@ mod tests {
     #[test]
     fn later_words_win_and_healthy_forgets_faults() {
         assert_eq!(told("cut,stall").unwrap().fault, Some(Fault::Stall));
-        assert_eq!(
-            told("status=500,retry-after=1,healthy").unwrap(),
-            told("").unwrap()
-        );
+        assert_eq!(told("status=500,retry-after=1,healthy").unwrap(), told("").unwrap());
     }
 
     #[test]
@@ -225,13 +218,9 @@ mod tests {
         for word in ["statsu=429", "nonsense", "retry-later=1"] {
             assert_eq!(told(word), Err(Unclear::Word(word.to_owned())));
         }
-        for word in [
-            "status=200",
-            "status=x",
-            "tokens-per-chunk=0",
-            "tokens-per-second=-1",
-            "error=unheard-of",
-        ] {
+        for word in
+            ["status=200", "status=x", "tokens-per-chunk=0", "tokens-per-second=-1", "error=unheard-of"]
+        {
             assert_eq!(told(word), Err(Unclear::Value(word.to_owned())));
         }
     }

@@ -11,14 +11,7 @@ use super::usage::Usage;
 use super::words::{Piece, Text};
 use super::{schema, tools};
 
-const ROLES: [&str; 6] = [
-    "system",
-    "assistant",
-    "user",
-    "function",
-    "tool",
-    "developer",
-];
+const ROLES: [&str; 6] = ["system", "assistant", "user", "function", "tool", "developer"];
 /// Models that think do so for this long.
 const REASONING_TOKENS: u64 = 64;
 const MAX_CHOICES: u64 = 128;
@@ -35,15 +28,9 @@ pub(super) fn check(ask: &Ask) -> Result<(), Refusal> {
     if all.is_empty() {
         let message = "Invalid 'messages': empty array. Expected an array with minimum length 1, \
                        but got an empty array instead.";
-        return Err(Refusal::invalid(
-            message,
-            Some("messages"),
-            Some("empty_array"),
-        ));
+        return Err(Refusal::invalid(message, Some("messages"), Some("empty_array")));
     }
-    all.iter()
-        .enumerate()
-        .try_for_each(|(index, message)| check_message(index, message))?;
+    all.iter().enumerate().try_for_each(|(index, message)| check_message(index, message))?;
     if model::reasons(&ask.model) && !ask.body["max_tokens"].is_null() {
         let message = "Unsupported parameter: 'max_tokens' is not supported with this model. Use \
                        'max_completion_tokens' instead.";
@@ -79,35 +66,24 @@ fn check_message(index: usize, message: &Value) -> Result<(), Refusal> {
         Value::Null | Value::String(_) | Value::Array(_) => Ok(()),
         other => {
             let param = format!("messages[{index}].content");
-            Err(Refusal::wrong_type(
-                &param,
-                "one of a string or array of objects",
-                other,
-            ))
+            Err(Refusal::wrong_type(&param, "one of a string or array of objects", other))
         }
     }
 }
 
 /// The most tokens that the request lets an answer have.
 pub(super) fn most_tokens(body: &Value) -> Option<u64> {
-    ["max_completion_tokens", "max_tokens"]
-        .iter()
-        .find_map(|name| body[*name].as_u64())
+    ["max_completion_tokens", "max_tokens"].iter().find_map(|name| body[*name].as_u64())
 }
 
 /// What is said in answer to a request that is in order.
 pub(super) fn reply(ask: &Ask) -> Reply {
     let most = most_tokens(&ask.body).unwrap_or(u64::MAX);
-    let reasoning = if model::reasons(&ask.model) {
-        REASONING_TOKENS.min(most)
-    } else {
-        0
-    };
+    let reasoning = if model::reasons(&ask.model) { REASONING_TOKENS.min(most) } else { 0 };
     let room = usize::try_from(most - reasoning).unwrap_or(usize::MAX);
     let wanted = ask.body["n"].as_u64().unwrap_or(1);
-    let choices: Vec<_> = (0..wanted)
-        .map(|index| choose(ask, &mut Dice::new(ask.seed.wrapping_add(index)), room))
-        .collect();
+    let choices: Vec<_> =
+        (0..wanted).map(|index| choose(ask, &mut Dice::new(ask.seed.wrapping_add(index)), room)).collect();
     let said: u64 = choices.iter().map(|choice| choice.said.tokens()).sum();
     Reply {
         shape: Shape::Chat,
@@ -172,19 +148,9 @@ pub(super) fn stopped(ask: &Ask, text: Text, finish: &'static str) -> Choice {
         _ => Vec::new(),
     };
     let stops: Vec<_> = stops.into_iter().filter(|stop| !stop.is_empty()).collect();
-    let until = if stops.is_empty() {
-        None
-    } else {
-        text.until(&stops)
-    };
+    let until = if stops.is_empty() { None } else { text.until(&stops) };
     match until {
-        Some(text) => Choice {
-            said: Said::Text(text),
-            finish: "stop",
-        },
-        None => Choice {
-            said: Said::Text(text),
-            finish,
-        },
+        Some(text) => Choice { said: Said::Text(text), finish: "stop" },
+        None => Choice { said: Said::Text(text), finish },
     }
 }

@@ -55,11 +55,7 @@ pub(super) fn reply(ask: &Ask) -> Reply {
         id: ask.id("cmpl-"),
         model: ask.model.clone(),
         created: ask.now,
-        usage: Usage {
-            prompt: ask.prompt_tokens,
-            completion: said,
-            ..Usage::default()
-        },
+        usage: Usage { prompt: ask.prompt_tokens, completion: said, ..Usage::default() },
         choices,
         logprobs: false,
         prompts: prompts.len(),
@@ -80,10 +76,7 @@ fn echoed(ask: &Ask, choice: Choice, prompt: &str) -> Choice {
         Said::Text(text) if ask.body["echo"] == true => {
             let prompt = ask.encoding.pieces(prompt).into_iter().map(Piece::from);
             let echoed = prompt.chain(text.pieces().cloned()).collect();
-            Choice {
-                said: Said::Text(Text::Pieces(echoed)),
-                finish: choice.finish,
-            }
+            Choice { said: Said::Text(Text::Pieces(echoed)), finish: choice.finish }
         }
         said => Choice { said, ..choice },
     }
@@ -93,10 +86,9 @@ fn echoed(ask: &Ask, choice: Choice, prompt: &str) -> Choice {
 fn prompts(prompt: &Value) -> Vec<&str> {
     match prompt {
         Value::String(text) => vec![text],
-        Value::Array(items) if items.iter().any(|item| !item.is_u64()) => items
-            .iter()
-            .map(|item| item.as_str().unwrap_or_default())
-            .collect(),
+        Value::Array(items) if items.iter().any(|item| !item.is_u64()) => {
+            items.iter().map(|item| item.as_str().unwrap_or_default()).collect()
+        }
         _ => vec![""],
     }
 }

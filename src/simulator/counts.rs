@@ -43,12 +43,10 @@ struct Tally {
     unreported: Sums,
     streams: u64,
     streams_open: u64,
-    /// Streams that a client hung up on.
+    /// Requests whose client hung up before their answer was complete.
     cancelled: u64,
-    /// What had been said in them.
+    /// What had been said to it.
     cancelled_completion_tokens: u64,
-    /// Clients that hung up before anything was said.
-    abandoned: u64,
     /// Replies that we broke off.
     cut: u64,
 }
@@ -91,10 +89,7 @@ impl Books {
     /// Begins anew; streams that are open stay counted as open.
     pub(super) fn reset(&self) {
         let mut book = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = |tally: &Tally| Tally {
-            streams_open: tally.streams_open,
-            ..Tally::default()
-        };
+        let fresh = |tally: &Tally| Tally { streams_open: tally.streams_open, ..Tally::default() };
         book.total = fresh(&book.total);
         book.deployments.retain(|_, tally| {
             *tally = fresh(tally);
@@ -111,6 +106,8 @@ pub(super) struct Ticket {
     /// What the reply costs if it comes to its end; until then `said` stands for its completion.
     usage: Usage,
     said: u64,
+    /// Its headers went out.
+    answered: bool,
     streams: bool,
     entered: bool,
 }
@@ -122,6 +119,7 @@ impl Ticket {
             deployment: String::new(),
             usage: Usage::default(),
             said: 0,
+            answered: false,
             streams: false,
             entered: false,
         }
@@ -140,8 +138,14 @@ impl Ticket {
         self.said += tokens;
     }
 
+    /// The headers go out, and the body may yet be broken off.
+    pub(super) fn answers(&mut self) {
+        self.answered = true;
+    }
+
     /// A stream's headers go out.
     pub(super) fn open(&mut self) {
+        self.answers();
         self.streams = true;
         self.books.enter(&self.deployment, |tally| {
             tally.streams += 1;
@@ -170,19 +174,10 @@ impl Ticket {
     }
 
     fn so_far(&self) -> Usage {
-        Usage {
-            completion: self.said,
-            reasoning: 0,
-            ..self.usage
-        }
+        Usage { completion: self.said, reasoning: 0, ..self.usage }
     }
 
-    fn enter(
-        &mut self,
-        status: Option<u16>,
-        used: Option<(Usage, bool)>,
-        more: impl Fn(&mut Tally),
-    ) {
+    fn enter(&mut self, status: Option<u16>, used: Option<(Usage, bool)>, more: impl Fn(&mut Tally)) {
         if self.entered {
             return;
         }
@@ -195,17 +190,10 @@ impl Ticket {
                 None => tally.unanswered += 1,
             }
             if let Some((usage, reported)) = used {
-                let mut all = Sums {
-                    requests: 0,
-                    usage: tally.usage,
-                };
+                let mut all = Sums { requests: 0, usage: tally.usage };
                 all.add(usage);
                 tally.usage = all.usage;
-                let side = if reported {
-                    &mut tally.reported
-                } else {
-                    &mut tally.unreported
-                };
+                let side = if reported { &mut tally.reported } else { &mut tally.unreported };
                 side.add(usage);
             }
             if streams {
@@ -220,14 +208,11 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         let usage = self.so_far();
         let used = (usage.prompt > 0).then_some((usage, false));
-        if self.streams {
-            self.enter(Some(200), used, |tally| {
-                tally.cancelled += 1;
-                tally.cancelled_completion_tokens += usage.completion;
-            });
-        } else {
-            self.enter(None, used, |tally| tally.abandoned += 1);
-        }
+        let status = self.answered.then_some(200);
+        self.enter(status, used, |tally| {
+            tally.cancelled += 1;
+            tally.cancelled_completion_tokens += usage.completion;
+        });
     }
 }
 
@@ -235,12 +220,7 @@ impl Drop for Ticket {
 mod tests {
     use super::*;
 
-    const USAGE: Usage = Usage {
-        prompt: 10,
-        completion: 5,
-        cached: 4,
-        reasoning: 2,
-    };
+    const USAGE: Usage = Usage { prompt: 10, completion: 5, cached: 4, reasoning: 2 };
 
     fn ticket(books: &Arc<Books>) -> Ticket {
         let mut ticket = Ticket::new(books);
@@ -277,8 +257,8 @@ mod tests {
         drop(stream);
         drop(ticket(&books));
         let tally = tally(&books);
-        assert_eq!((tally.cancelled, tally.cancelled_completion_tokens), (1, 3));
-        assert_eq!((tally.abandoned, tally.unanswered), (1, 1));
+        assert_eq!((tally.cancelled, tally.cancelled_completion_tokens), (2, 3));
+        assert_eq!(tally.unanswered, 1);
         assert_eq!(tally.unreported.usage.prompt, 20);
         assert_eq!(tally.unreported.usage.completion, 3);
     }

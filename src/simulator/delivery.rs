@@ -72,11 +72,7 @@ pub(super) struct Delivery {
 impl Delivery {
     pub(super) fn stream(events: Events, ticket: Ticket) -> Self {
         let reports_usage = events.includes_usage();
-        Self::new(
-            Source::Events(Box::new(events)),
-            Some(ticket),
-            reports_usage,
-        )
+        Self::new(Source::Events(Box::new(events)), Some(ticket), reports_usage)
     }
 
     /// A whole body, which may be broken off in its middle.

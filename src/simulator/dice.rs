@@ -51,10 +51,7 @@ pub(super) struct Ids {
 
 impl Ids {
     pub(super) fn new() -> Self {
-        Self {
-            start: RandomState::new().build_hasher().finish(),
-            taken: AtomicU64::new(0),
-        }
+        Self { start: RandomState::new().build_hasher().finish(), taken: AtomicU64::new(0) }
     }
 
     fn dice(&self) -> Dice {
@@ -63,8 +60,7 @@ impl Ids {
 
     /// Such as `chatcmpl-` and 29 letters and digits.
     pub(super) fn prefixed(&self, prefix: &str, letters: usize) -> String {
-        const ALPHABET: &[u8; 62] =
-            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+        const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
         let mut dice = self.dice();
         let mut id = String::with_capacity(prefix.len() + letters);
         id.push_str(prefix);
@@ -75,9 +71,7 @@ impl Ids {
     pub(super) fn uuid(&self) -> String {
         let mut dice = self.dice();
         let (high, low) = (u128::from(dice.roll()), u128::from(dice.roll()));
-        uuid::Builder::from_random_bytes(((high << 64) | low).to_be_bytes())
-            .into_uuid()
-            .to_string()
+        uuid::Builder::from_random_bytes(((high << 64) | low).to_be_bytes()).into_uuid().to_string()
     }
 }
 
@@ -95,8 +89,7 @@ mod tests {
     #[test]
     fn identifiers_are_not_repeated() {
         let ids = Ids::new();
-        let taken: std::collections::HashSet<_> =
-            (0..1000).map(|_| ids.prefixed("chatcmpl-", 29)).collect();
+        let taken: std::collections::HashSet<_> = (0..1000).map(|_| ids.prefixed("chatcmpl-", 29)).collect();
         assert_eq!(taken.len(), 1000);
         assert_eq!(ids.uuid().len(), 36);
     }

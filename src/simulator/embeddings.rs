@@ -59,8 +59,7 @@ pub(super) fn body(ask: &Ask, reports_usage: bool) -> Vec<u8> {
     let dimensions = asked.and_then(|dimensions| usize::try_from(dimensions).ok());
     let dimensions = dimensions.unwrap_or_else(|| model::dimensions(&ask.model));
     let is_base64 = ask.body["encoding_format"] == "base64";
-    let mut body =
-        Vec::with_capacity(256 + inputs.len() * dimensions * if is_base64 { 6 } else { 13 });
+    let mut body = Vec::with_capacity(256 + inputs.len() * dimensions * if is_base64 { 6 } else { 13 });
     body.extend_from_slice(br#"{"data":["#);
     for (index, input) in inputs.iter().enumerate() {
         if index > 0 {
@@ -100,9 +99,8 @@ fn vector(input: &Value, dimensions: usize) -> Vec<f32> {
     input.hash(&mut hasher);
     let mut dice = Dice::new(mix(hasher.finish()));
     #[expect(clippy::cast_precision_loss, reason = "24 bits fit a float's mantissa")]
-    let mut vector: Vec<f32> = (0..dimensions)
-        .map(|_| (dice.roll() >> 40) as f32 / (1_u32 << 23) as f32 - 1.0)
-        .collect();
+    let mut vector: Vec<f32> =
+        (0..dimensions).map(|_| (dice.roll() >> 40) as f32 / (1_u32 << 23) as f32 - 1.0).collect();
     let length = vector.iter().map(|part| part * part).sum::<f32>().sqrt();
     let length = if length > 0.0 { length } else { 1.0 };
     for part in &mut vector {

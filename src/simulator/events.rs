@@ -8,6 +8,7 @@
 use bytes::Bytes;
 
 use super::reply::{Call, FINGERPRINT, Reply, SAFE, Said, Shape, logprobs};
+use super::usage::Usage;
 use super::words::{Text, escaped};
 
 /// One event, and how many tokens it says.
@@ -52,11 +53,7 @@ struct Around<'a> {
     logprobs: &'a str,
 }
 
-const PLAIN: Around = Around {
-    filtered: "{}",
-    finish: "null",
-    logprobs: "null",
-};
+const PLAIN: Around = Around { filtered: "{}", finish: "null", logprobs: "null" };
 
 /// The events that are still to come.
 #[derive(Debug)]
@@ -76,11 +73,7 @@ impl Events {
             Shape::Chat => "chat.completion.chunk",
             Shape::Completions => "text_completion",
         };
-        let usage = if habits.includes_usage {
-            r#","usage":null"#
-        } else {
-            ""
-        };
+        let usage = if habits.includes_usage { r#","usage":null"# } else { "" };
         let tail = format!(
             r#""created":{},"id":"{}","model":"{}","object":"{object}","system_fingerprint":"{FINGERPRINT}"{usage}}}"#,
             reply.created,
@@ -97,8 +90,8 @@ impl Events {
         }
     }
 
-    pub(super) fn reply(&self) -> &Reply {
-        &self.reply
+    pub(super) fn usage(&self) -> Usage {
+        self.reply.usage
     }
 
     pub(super) fn includes_usage(&self) -> bool {
@@ -131,7 +124,7 @@ impl Events {
                 }
                 Step::Finish(_) if self.habits.includes_usage => {
                     self.step = Step::Done;
-                    return Some(silent(self.usage()));
+                    return Some(silent(self.say_usage()));
                 }
                 Step::Finish(_) => self.step = Step::Done,
                 Step::Done => {
@@ -146,11 +139,7 @@ impl Events {
     }
 
     fn filter(&self) -> Vec<u8> {
-        let usage = if self.habits.includes_usage {
-            r#","usage":null"#
-        } else {
-            ""
-        };
+        let usage = if self.habits.includes_usage { r#","usage":null"# } else { "" };
         let results = self.reply.prompt_filter_results();
         let model = escaped(&self.reply.model);
         format!(
@@ -174,10 +163,7 @@ impl Events {
 
     fn finish(&self, index: usize) -> Vec<u8> {
         let reason = format!(r#""{}""#, self.reply.choices[index].finish);
-        let around = Around {
-            finish: &reason,
-            ..PLAIN
-        };
+        let around = Around { finish: &reason, ..PLAIN };
         let said = match self.reply.shape {
             Shape::Chat => r#""delta":{}"#,
             Shape::Completions => r#""text":"""#,
@@ -185,7 +171,7 @@ impl Events {
         self.event(index, &around, |event| push(event, said))
     }
 
-    fn usage(&self) -> Vec<u8> {
+    fn say_usage(&self) -> Vec<u8> {
         let tail = self.tail.strip_suffix("null}\n\n");
         let tail = tail.expect("usage is null in the tail where it is included");
         let usage = self.reply.usage_json();
@@ -221,38 +207,21 @@ impl Events {
             Shape::Chat => r#""}"#,
             Shape::Completions => r#"""#,
         };
-        let logprobs = if self.reply.logprobs {
-            logprobs(text, from, to)
-        } else {
-            "null".to_owned()
-        };
-        let around = Around {
-            filtered: SAFE,
-            logprobs: &logprobs,
-            ..PLAIN
-        };
+        let logprobs = if self.reply.logprobs { logprobs(text, from, to) } else { "null".to_owned() };
+        let around = Around { filtered: SAFE, logprobs: &logprobs, ..PLAIN };
         let bytes = self.event(index, &around, |event| {
             push(event, opens);
             write_pieces(text, from, to, event);
             push(event, closes);
         });
-        Some((
-            said(bytes, to - from),
-            Cursor {
-                piece: to,
-                ..cursor
-            },
-        ))
+        Some((said(bytes, to - from), Cursor { piece: to, ..cursor }))
     }
 
     fn say_calls(&self, index: usize, calls: &[Call]) -> Option<(Event, Cursor)> {
         let mut cursor = self.cursors[index];
         let said_all = |call: &Call| cursor.named && cursor.piece >= call.arguments.len();
         if calls.get(cursor.call).is_some_and(said_all) {
-            cursor = Cursor {
-                call: cursor.call + 1,
-                ..Cursor::default()
-            };
+            cursor = Cursor { call: cursor.call + 1, ..Cursor::default() };
         }
         let call = calls.get(cursor.call)?;
         if !cursor.named {
@@ -267,10 +236,7 @@ impl Events {
         }
         let (from, to) = self.next_pieces(cursor, &call.arguments)?;
         let bytes = self.event(index, &PLAIN, |event| {
-            push(
-                event,
-                r#""delta":{"tool_calls":[{"function":{"arguments":""#,
-            );
+            push(event, r#""delta":{"tool_calls":[{"function":{"arguments":""#);
             write_pieces(&call.arguments, from, to, event);
             push(event, &format!(r#""}},"index":{}}}]}}"#, cursor.call));
         });
@@ -306,42 +272,41 @@ impl Events {
             push(event, r#""delta":"#);
             push(event, delta);
         });
-        Event {
-            bytes: bytes.into(),
-            tokens: call.name_tokens,
-        }
+        Event { bytes: bytes.into(), tokens: call.name_tokens }
     }
 
     /// An event with one choice; the members stand in Azure's order, which is the alphabet's.
     fn event(&self, index: usize, around: &Around, say: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
         let mut event = Vec::with_capacity(480 + around.logprobs.len() + self.tail.len());
-        push(
-            &mut event,
-            r#"data: {"choices":[{"content_filter_results":"#,
-        );
+        push(&mut event, r#"data: {"choices":[{"content_filter_results":"#);
         push(&mut event, around.filtered);
-        push(&mut event, ",");
-        // `delta` comes before `finish_reason`, `text` after `logprobs`.
-        let chat = self.reply.shape == Shape::Chat;
-        let mut rest = Vec::with_capacity(64 + around.logprobs.len());
-        push(&mut rest, r#""finish_reason":"#);
-        push(&mut rest, around.finish);
-        push(&mut rest, r#","index":"#);
-        push(&mut rest, &index.to_string());
-        push(&mut rest, r#","logprobs":"#);
-        push(&mut rest, around.logprobs);
-        if chat {
-            say(&mut event);
-            event.push(b',');
-            event.extend_from_slice(&rest);
-        } else {
-            event.extend_from_slice(&rest);
-            event.push(b',');
-            say(&mut event);
+        event.push(b',');
+        match self.reply.shape {
+            Shape::Chat => {
+                say(&mut event);
+                event.push(b',');
+                around.write(index, &mut event);
+            }
+            Shape::Completions => {
+                around.write(index, &mut event);
+                event.push(b',');
+                say(&mut event);
+            }
         }
         push(&mut event, "}],");
         push(&mut event, &self.tail);
         event
+    }
+}
+
+impl Around<'_> {
+    fn write(&self, index: usize, event: &mut Vec<u8>) {
+        push(event, r#""finish_reason":"#);
+        push(event, self.finish);
+        push(event, r#","index":"#);
+        push(event, &index.to_string());
+        push(event, r#","logprobs":"#);
+        push(event, self.logprobs);
     }
 }
 
@@ -352,10 +317,7 @@ fn write_pieces(text: &Text, from: usize, to: usize, event: &mut Vec<u8>) {
 }
 
 fn said(bytes: Vec<u8>, tokens: usize) -> Event {
-    Event {
-        bytes: bytes.into(),
-        tokens: tokens as u64,
-    }
+    Event { bytes: bytes.into(), tokens: tokens as u64 }
 }
 
 fn silent(bytes: Vec<u8>) -> Event {

@@ -13,22 +13,14 @@ pub(super) fn dress(
     echo: Option<HeaderValue>,
     left: Option<Left>,
 ) {
-    let id = || {
-        HeaderValue::from_str(&resource.ids.uuid()).expect("a UUID is made of letters and digits")
-    };
+    let id = || HeaderValue::from_str(&resource.ids.uuid()).expect("a UUID is made of letters and digits");
     let headers = response.headers_mut();
     headers.insert("apim-request-id", id());
     headers.insert("x-request-id", id());
     let region = HeaderValue::from_str(&resource.knobs.region);
-    headers.insert(
-        "x-ms-region",
-        region.unwrap_or(HeaderValue::from_static("East US")),
-    );
+    headers.insert("x-ms-region", region.unwrap_or(HeaderValue::from_static("East US")));
     for (name, value) in [
-        (
-            "strict-transport-security",
-            "max-age=31536000; includeSubDomains; preload",
-        ),
+        ("strict-transport-security", "max-age=31536000; includeSubDomains; preload"),
         ("x-content-type-options", "nosniff"),
     ] {
         headers.insert(name, HeaderValue::from_static(value));

@@ -83,14 +83,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 6] = [
-        Self::ServerError,
-        Self::Unavailable,
-        Self::Throttled,
-        Self::Reset,
-        Self::Stall,
-        Self::Cut,
-    ];
+    const ALL: [Self; 6] =
+        [Self::ServerError, Self::Unavailable, Self::Throttled, Self::Reset, Self::Stall, Self::Cut];
 }
 
 impl std::fmt::Display for Kind {

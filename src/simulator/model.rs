@@ -31,10 +31,7 @@ pub(super) fn reported(deployment: &str) -> Cow<'static, str> {
     VERSIONS
         .iter()
         .find(|(name, _)| *name == deployment)
-        .map_or_else(
-            || Cow::Owned(deployment.to_owned()),
-            |(_, version)| Cow::Borrowed(*version),
-        )
+        .map_or_else(|| Cow::Owned(deployment.to_owned()), |(_, version)| Cow::Borrowed(*version))
 }
 
 /// The most tokens that a prompt may have.
@@ -52,26 +49,17 @@ pub(super) fn context_tokens(model: &str) -> u64 {
         ("o3", 200_000),
         ("o4", 200_000),
     ];
-    known
-        .iter()
-        .find(|(name, _)| model.starts_with(name))
-        .map_or(128_000, |(_, tokens)| *tokens)
+    known.iter().find(|(name, _)| model.starts_with(name)).map_or(128_000, |(_, tokens)| *tokens)
 }
 
 /// Does it think before it answers, and charge for the thoughts?
 pub(super) fn reasons(model: &str) -> bool {
-    ["o1", "o3", "o4", "gpt-5"]
-        .iter()
-        .any(|name| model == *name || model.starts_with(&format!("{name}-")))
+    ["o1", "o3", "o4", "gpt-5"].iter().any(|name| model == *name || model.starts_with(&format!("{name}-")))
 }
 
 /// How long its vectors are, unless the request asks for shorter ones.
 pub(super) fn dimensions(model: &str) -> usize {
-    if model.starts_with("text-embedding-3-large") {
-        3072
-    } else {
-        1536
-    }
+    if model.starts_with("text-embedding-3-large") { 3072 } else { 1536 }
 }
 
 #[cfg(test)]

@@ -74,18 +74,15 @@ const FILTERED: &str = "The response was filtered due to the prompt triggering A
 const NOT_JSON: &str = "We could not parse the JSON body of your request. (HINT: This likely means \
     you aren't using your HTTP library correctly. The OpenAI API expects a JSON payload, but what was \
     sent was not valid JSON.)";
-const SERVER_ERROR: &str = "The server had an error processing your request. Sorry about that! You can retry your request.";
+const SERVER_ERROR: &str =
+    "The server had an error processing your request. Sorry about that! You can retry your request.";
 const UNAVAILABLE: &str =
     "The service is temporarily unable to process your request. Please try again later.";
 
 impl Refusal {
     /// The front door's shape.
     fn door(status: u16, code: &str, message: &str) -> Self {
-        Self {
-            status,
-            body: json!({"error": {"code": code, "message": message}}),
-            headers: Vec::new(),
-        }
+        Self { status, body: json!({"error": {"code": code, "message": message}}), headers: Vec::new() }
     }
 
     /// The model's shape, for what is wrong with the request.
@@ -93,11 +90,7 @@ impl Refusal {
         let error = json!({
             "message": message, "type": "invalid_request_error", "param": param, "code": code,
         });
-        Self {
-            status: 400,
-            body: json!({"error": error}),
-            headers: Vec::new(),
-        }
+        Self { status: 400, body: json!({"error": error}), headers: Vec::new() }
     }
 
     pub(super) fn status(&self) -> u16 {
@@ -128,25 +121,19 @@ impl Refusal {
         match name {
             Name::BadKey => Self::door(401, "401", BAD_KEY),
             Name::NoToken => Self::door(401, "401", NO_TOKEN),
-            Name::PermissionDenied => Self::door(
-                401,
-                "PermissionDenied",
-                "Principal does not have access to API/Operation.",
-            ),
+            Name::PermissionDenied => {
+                Self::door(401, "PermissionDenied", "Principal does not have access to API/Operation.")
+            }
             Name::KeyAuthDisabled => Self::door(
                 403,
                 "AuthenticationTypeDisabled",
                 "Key based authentication is disabled for this resource.",
             ),
-            Name::PublicAccessDisabled => Self::door(
-                403,
-                "403",
-                "Public access is disabled. Please configure private endpoint.",
-            ),
-            Name::VirtualNetwork => Self::door(403, "403", VIRTUAL_NETWORK).with(
-                "policy-id",
-                HeaderValue::from_static("ThrowExceptionDueToTrafficDenied"),
-            ),
+            Name::PublicAccessDisabled => {
+                Self::door(403, "403", "Public access is disabled. Please configure private endpoint.")
+            }
+            Name::VirtualNetwork => Self::door(403, "403", VIRTUAL_NETWORK)
+                .with("policy-id", HeaderValue::from_static("ThrowExceptionDueToTrafficDenied")),
             Name::ResourceNotFound => Self::door(404, "404", "Resource not found"),
             Name::DeploymentNotFound => Self::door(404, "DeploymentNotFound", NO_DEPLOYMENT),
             Name::ContentFilter => Self::content_filter(),
@@ -182,8 +169,7 @@ impl Refusal {
             Value::Array(_) => "an array",
             Value::Object(_) => "an object",
         };
-        let message =
-            format!("Invalid type for '{param}': expected {expected}, but got {got} instead.");
+        let message = format!("Invalid type for '{param}': expected {expected}, but got {got} instead.");
         Self::invalid(&message, Some(param), Some("invalid_type"))
     }
 
@@ -249,22 +235,14 @@ impl Refusal {
             "message": FILTERED, "type": null, "param": "prompt", "code": "content_filter",
             "status": 400, "innererror": inner,
         });
-        Self {
-            status: 400,
-            body: json!({"error": error}),
-            headers: Vec::new(),
-        }
+        Self { status: 400, body: json!({"error": error}), headers: Vec::new() }
     }
 
     fn server_error() -> Self {
         let error = json!({
             "message": SERVER_ERROR, "type": "server_error", "param": null, "code": null,
         });
-        Self {
-            status: 500,
-            body: json!({"error": error}),
-            headers: Vec::new(),
-        }
+        Self { status: 500, body: json!({"error": error}), headers: Vec::new() }
     }
 
     pub(super) fn into_response(self) -> Response {

@@ -74,9 +74,7 @@ impl Reply {
     /// `[{"prompt_index":0,"content_filter_results":{…}}]`
     pub(super) fn prompt_filter_results(&self) -> String {
         let results: Vec<_> = (0..self.prompts)
-            .map(|index| {
-                format!(r#"{{"prompt_index":{index},"content_filter_results":{PROMPT_SAFE}}}"#)
-            })
+            .map(|index| format!(r#"{{"prompt_index":{index},"content_filter_results":{PROMPT_SAFE}}}"#))
             .collect();
         format!("[{}]", results.join(","))
     }
@@ -86,11 +84,6 @@ impl Reply {
             Shape::Chat => self.usage.detailed(),
             Shape::Completions => self.usage.plain(),
         }
-    }
-
-    /// Tokens that are said one after the other: what takes time.
-    pub(super) fn tokens(&self) -> u64 {
-        self.usage.completion
     }
 }
 

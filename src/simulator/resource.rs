@@ -112,8 +112,7 @@ impl Resource {
             reason = "the simulator is no part of the gateway, whose clock is a port"
         )]
         let now = std::time::SystemTime::now();
-        now.duration_since(std::time::UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs())
+        now.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
     }
 }
 
@@ -122,11 +121,7 @@ mod tests {
     use super::*;
 
     fn faults(seed: u64) -> Vec<Option<Fault>> {
-        let knobs = Knobs {
-            fault_share: 0.3,
-            seed,
-            ..Knobs::default()
-        };
+        let knobs = Knobs { fault_share: 0.3, seed, ..Knobs::default() };
         let resource = Resource::new(knobs).unwrap();
         let fault = |_| resource.behaviour(&HeaderMap::new()).unwrap().fault;
         (0..1000).map(fault).collect()

@@ -109,18 +109,13 @@ impl Writer<'_> {
 
     fn array(&mut self, schema: &Value, depth: usize) -> Value {
         if let Some(items) = filled(&schema["prefixItems"]) {
-            return items
-                .iter()
-                .map(|item| self.value(item, depth + 1))
-                .collect();
+            return items.iter().map(|item| self.value(item, depth + 1)).collect();
         }
         let least = schema["minItems"].as_u64().unwrap_or(0).min(MAX_ITEMS);
         let most = schema["maxItems"].as_u64().unwrap_or(MAX_ITEMS);
         let usual = if depth > DEEP { 0 } else { 2 };
         let items = usual.max(least).min(most);
-        (0..items)
-            .map(|_| self.value(&schema["items"], depth + 1))
-            .collect()
+        (0..items).map(|_| self.value(&schema["items"], depth + 1)).collect()
     }
 
     fn integer(&mut self, schema: &Value) -> i64 {
@@ -198,9 +193,7 @@ impl Writer<'_> {
         while text.chars().count() < least {
             text.push_str(&phrase(self.dice, 3));
         }
-        text.chars()
-            .take(length("maxLength").unwrap_or(usize::MAX))
-            .collect()
+        text.chars().take(length("maxLength").unwrap_or(usize::MAX)).collect()
     }
 }
 
@@ -210,11 +203,7 @@ fn pick(choices: &[Value], depth: usize) -> &Value {
     let null = choices.iter().find(is_null);
     let other = choices.iter().find(|choice| !is_null(choice));
     let first = &choices[0];
-    if depth > DEEP {
-        null.or(other).unwrap_or(first)
-    } else {
-        other.unwrap_or(first)
-    }
+    if depth > DEEP { null.or(other).unwrap_or(first) } else { other.unwrap_or(first) }
 }
 
 fn kind(schema: &Value, depth: usize) -> &str {
@@ -239,14 +228,9 @@ fn filled(list: &Value) -> Option<&[Value]> {
     (!list.is_empty()).then_some(list)
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "a bound beyond an integer's is as good as none"
-)]
+#[expect(clippy::cast_possible_truncation, reason = "a bound beyond an integer's is as good as none")]
 fn whole(number: &Value) -> Option<i64> {
-    number
-        .as_i64()
-        .or_else(|| number.as_f64().map(|number| number.ceil() as i64))
+    number.as_i64().or_else(|| number.as_f64().map(|number| number.ceil() as i64))
 }
 
 #[cfg(test)]

@@ -47,11 +47,7 @@ pub(super) struct Exceeded {
 
 impl Throttle {
     pub(super) fn new(requests: Option<u64>, tokens: Option<u64>) -> Self {
-        Self {
-            requests,
-            tokens,
-            windows: Mutex::default(),
-        }
+        Self { requests, tokens, windows: Mutex::default() }
     }
 
     /// Charges a request that may cost `tokens`, or refuses it.
@@ -64,42 +60,27 @@ impl Throttle {
         if windows.len() >= MAX_WINDOWS {
             windows.clear();
         }
-        let fresh = Window {
-            began: now,
-            requests: 0,
-            tokens: 0,
-        };
+        let fresh = Window { began: now, requests: 0, tokens: 0 };
         if !windows.contains_key(deployment) {
             windows.insert(deployment.to_owned(), fresh);
         }
-        let window = windows
-            .get_mut(deployment)
-            .expect("it was put there if it was not");
+        let window = windows.get_mut(deployment).expect("it was put there if it was not");
         if now >= window.began + MINUTE {
             *window = fresh;
         }
         let retry_after = (window.began + MINUTE).saturating_duration_since(now);
         if self.tokens.is_some_and(|limit| window.tokens >= limit) {
-            return Err(Exceeded {
-                of_tokens: true,
-                retry_after,
-            });
+            return Err(Exceeded { of_tokens: true, retry_after });
         }
         if self.requests.is_some_and(|limit| window.requests >= limit) {
-            return Err(Exceeded {
-                of_tokens: false,
-                retry_after,
-            });
+            return Err(Exceeded { of_tokens: false, retry_after });
         }
         window.requests += 1;
         window.tokens += tokens;
         let requests = self.requests.unwrap_or(NOMINAL_REQUESTS);
         Ok(Left {
             requests: requests.saturating_sub(window.requests),
-            tokens: self
-                .tokens
-                .unwrap_or(NOMINAL_TOKENS)
-                .saturating_sub(window.tokens),
+            tokens: self.tokens.unwrap_or(NOMINAL_TOKENS).saturating_sub(window.tokens),
         })
     }
 }

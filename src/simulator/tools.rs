@@ -35,10 +35,8 @@ pub(super) fn choose(ask: &Ask, dice: &mut Dice, room: usize) -> Option<Choice> 
         let chosen = chosen(ask, &tools, &wish);
         return call_tools(ask, dice, room, &chosen).map(|choice| named(choice, &wish));
     }
-    let functions: Vec<&Value> = members(&ask.body["functions"])
-        .iter()
-        .filter(|function| function["name"].is_string())
-        .collect();
+    let functions: Vec<&Value> =
+        members(&ask.body["functions"]).iter().filter(|function| function["name"].is_string()).collect();
     let wish = wish(&ask.body["function_call"]);
     let function = chosen(ask, &functions, &wish).first().copied()?;
     let (call, whole) = call(ask, dice, room, function);
@@ -50,10 +48,7 @@ pub(super) fn choose(ask: &Ask, dice: &mut Dice, room: usize) -> Option<Choice> 
 /// A tool that was named ends in `stop`, like an answer.
 fn named(choice: Choice, wish: &Wish) -> Choice {
     match wish {
-        Wish::This(_) if choice.finish != "length" => Choice {
-            finish: "stop",
-            ..choice
-        },
+        Wish::This(_) if choice.finish != "length" => Choice { finish: "stop", ..choice },
         _ => choice,
     }
 }
@@ -106,11 +101,7 @@ fn chosen<'a>(ask: &Ask, tools: &[&'a Value], wish: &Wish) -> Vec<&'a Value> {
     let mut chosen: Vec<&Value> = match wish {
         Wish::Never => return Vec::new(),
         Wish::This(name) => {
-            return tools
-                .iter()
-                .filter(|tool| tool["name"] == *name)
-                .copied()
-                .collect();
+            return tools.iter().filter(|tool| tool["name"] == *name).copied().collect();
         }
         Wish::IfSpokenOf | Wish::Always => spoken_of.copied().collect(),
     };
@@ -140,9 +131,7 @@ fn last_words(body: &Value) -> String {
     match &message["content"] {
         Value::String(text) => text.to_lowercase(),
         parts => {
-            let texts = members(parts)
-                .iter()
-                .filter_map(|part| part["text"].as_str());
+            let texts = members(parts).iter().filter_map(|part| part["text"].as_str());
             texts.collect::<Vec<_>>().join(" ").to_lowercase()
         }
     }

@@ -86,10 +86,7 @@ fn write_message(said: &Said, body: &mut Vec<u8>) {
             push(body, "]}");
         }
         Said::Function(call) => {
-            push(
-                body,
-                r#""message":{"annotations":[],"content":null,"function_call":"#,
-            );
+            push(body, r#""message":{"annotations":[],"content":null,"function_call":"#);
             write_function(call, body);
             push(body, r#","refusal":null,"role":"assistant"}"#);
         }

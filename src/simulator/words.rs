@@ -9,8 +9,8 @@ use std::sync::LazyLock;
 use super::dice::Dice;
 
 const OPENINGS: [&str; 16] = [
-    "The", "This", "That", "When", "With", "Each", "Every", "Some", "Most", "Here", "Then",
-    "After", "Before", "While", "There", "All",
+    "The", "This", "That", "When", "With", "Each", "Every", "Some", "Most", "Here", "Then", "After",
+    "Before", "While", "There", "All",
 ];
 /// Most are English; the others keep a relay honest about bytes and characters.
 const WORDS: [&str; 72] = [
@@ -104,20 +104,14 @@ pub(super) struct Piece {
 impl Piece {
     fn stock(text: &'static str) -> Self {
         let json = if text == PARAGRAPH { ".\\n\\n" } else { text };
-        Self {
-            text: Cow::Borrowed(text),
-            json: Cow::Borrowed(json),
-        }
+        Self { text: Cow::Borrowed(text), json: Cow::Borrowed(json) }
     }
 }
 
 impl From<String> for Piece {
     fn from(text: String) -> Self {
         let json = escaped(&text);
-        Self {
-            text: Cow::Owned(text),
-            json: Cow::Owned(json),
-        }
+        Self { text: Cow::Owned(text), json: Cow::Owned(json) }
     }
 }
 
@@ -135,21 +129,13 @@ struct Stock {
 
 static STOCK: LazyLock<Stock> = LazyLock::new(|| {
     let mut dice = Dice::new(0);
-    let mut stock = Stock {
-        pieces: Vec::new(),
-        openings: Vec::new(),
-        stop: Piece::stock(STOP),
-    };
+    let mut stock = Stock { pieces: Vec::new(), openings: Vec::new(), stop: Piece::stock(STOP) };
     for _ in 0..PARAGRAPHS {
         stock.openings.push(stock.pieces.len());
         let opening = OPENINGS[dice.below(OPENINGS.len())];
         stock.pieces.push(Piece::stock(opening));
         for place in 1..40 + dice.below(20) {
-            let word = if place % 11 == 0 {
-                COMMA
-            } else {
-                WORDS[dice.below(WORDS.len())]
-            };
+            let word = if place % 11 == 0 { COMMA } else { WORDS[dice.below(WORDS.len())] };
             stock.pieces.push(Piece::stock(word));
         }
         stock.pieces.push(Piece::stock(" answer"));
@@ -252,10 +238,7 @@ mod tests {
     #[test]
     fn every_piece_is_one_token_in_both_encodings_alone_and_together() {
         for encoding in [Encoding::Cl100k, Encoding::O200k] {
-            let pieces = OPENINGS
-                .iter()
-                .chain(&WORDS)
-                .chain(&[COMMA, STOP, PARAGRAPH]);
+            let pieces = OPENINGS.iter().chain(&WORDS).chain(&[COMMA, STOP, PARAGRAPH]);
             let torn: Vec<_> = pieces.filter(|piece| encoding.count(piece) != 1).collect();
             assert!(torn.is_empty(), "{torn:?} in {encoding:?}");
             for (seed, len) in [(1, 1), (2, 2), (3, 12), (4, 100), (5, 1000), (6, 4000)] {
@@ -269,14 +252,8 @@ mod tests {
 
     #[test]
     fn the_same_seed_says_the_same() {
-        assert_eq!(
-            said(&Text::stock(9, 50, true)),
-            said(&Text::stock(9, 50, true))
-        );
-        assert_ne!(
-            said(&Text::stock(9, 50, true)),
-            said(&Text::stock(10, 50, true))
-        );
+        assert_eq!(said(&Text::stock(9, 50, true)), said(&Text::stock(9, 50, true)));
+        assert_ne!(said(&Text::stock(9, 50, true)), said(&Text::stock(10, 50, true)));
     }
 
     #[test]
