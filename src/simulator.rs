@@ -32,8 +32,9 @@ use exchange::Exchange;
 use refusal::{Name, Refusal};
 use resource::Resource;
 
-pub use knobs::Knobs;
+pub use knobs::{Kind, Knobs};
 
+mod answer;
 mod ask;
 mod auth;
 mod behaviour;

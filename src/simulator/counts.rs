@@ -43,12 +43,10 @@ struct Tally {
     unreported: Sums,
     streams: u64,
     streams_open: u64,
-    /// Streams that a client hung up on.
+    /// Requests whose client hung up before their answer was complete.
     cancelled: u64,
-    /// What had been said in them.
+    /// What had been said to it.
     cancelled_completion_tokens: u64,
-    /// Clients that hung up before anything was said.
-    abandoned: u64,
     /// Replies that we broke off.
     cut: u64,
 }
@@ -108,6 +106,8 @@ pub(super) struct Ticket {
     /// What the reply costs if it comes to its end; until then `said` stands for its completion.
     usage: Usage,
     said: u64,
+    /// Its headers went out.
+    answered: bool,
     streams: bool,
     entered: bool,
 }
@@ -119,6 +119,7 @@ impl Ticket {
             deployment: String::new(),
             usage: Usage::default(),
             said: 0,
+            answered: false,
             streams: false,
             entered: false,
         }
@@ -137,8 +138,14 @@ impl Ticket {
         self.said += tokens;
     }
 
+    /// The headers go out, and the body may yet be broken off.
+    pub(super) fn answers(&mut self) {
+        self.answered = true;
+    }
+
     /// A stream's headers go out.
     pub(super) fn open(&mut self) {
+        self.answers();
         self.streams = true;
         self.books.enter(&self.deployment, |tally| {
             tally.streams += 1;
@@ -201,14 +208,11 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         let usage = self.so_far();
         let used = (usage.prompt > 0).then_some((usage, false));
-        if self.streams {
-            self.enter(Some(200), used, |tally| {
-                tally.cancelled += 1;
-                tally.cancelled_completion_tokens += usage.completion;
-            });
-        } else {
-            self.enter(None, used, |tally| tally.abandoned += 1);
-        }
+        let status = self.answered.then_some(200);
+        self.enter(status, used, |tally| {
+            tally.cancelled += 1;
+            tally.cancelled_completion_tokens += usage.completion;
+        });
     }
 }
 
@@ -253,8 +257,8 @@ mod tests {
         drop(stream);
         drop(ticket(&books));
         let tally = tally(&books);
-        assert_eq!((tally.cancelled, tally.cancelled_completion_tokens), (1, 3));
-        assert_eq!((tally.abandoned, tally.unanswered), (1, 1));
+        assert_eq!((tally.cancelled, tally.cancelled_completion_tokens), (2, 3));
+        assert_eq!(tally.unanswered, 1);
         assert_eq!(tally.unreported.usage.prompt, 20);
         assert_eq!(tally.unreported.usage.completion, 3);
     }

@@ -8,6 +8,7 @@
 use bytes::Bytes;
 
 use super::reply::{Call, FINGERPRINT, Reply, SAFE, Said, Shape, logprobs};
+use super::usage::Usage;
 use super::words::{Text, escaped};
 
 /// One event, and how many tokens it says.
@@ -89,8 +90,8 @@ impl Events {
         }
     }
 
-    pub(super) fn reply(&self) -> &Reply {
-        &self.reply
+    pub(super) fn usage(&self) -> Usage {
+        self.reply.usage
     }
 
     pub(super) fn includes_usage(&self) -> bool {
@@ -123,7 +124,7 @@ impl Events {
                 }
                 Step::Finish(_) if self.habits.includes_usage => {
                     self.step = Step::Done;
-                    return Some(silent(self.usage()));
+                    return Some(silent(self.say_usage()));
                 }
                 Step::Finish(_) => self.step = Step::Done,
                 Step::Done => {
@@ -170,7 +171,7 @@ impl Events {
         self.event(index, &around, |event| push(event, said))
     }
 
-    fn usage(&self) -> Vec<u8> {
+    fn say_usage(&self) -> Vec<u8> {
         let tail = self.tail.strip_suffix("null}\n\n");
         let tail = tail.expect("usage is null in the tail where it is included");
         let usage = self.reply.usage_json();
@@ -279,28 +280,33 @@ impl Events {
         let mut event = Vec::with_capacity(480 + around.logprobs.len() + self.tail.len());
         push(&mut event, r#"data: {"choices":[{"content_filter_results":"#);
         push(&mut event, around.filtered);
-        push(&mut event, ",");
-        // `delta` comes before `finish_reason`, `text` after `logprobs`.
-        let chat = self.reply.shape == Shape::Chat;
-        let mut rest = Vec::with_capacity(64 + around.logprobs.len());
-        push(&mut rest, r#""finish_reason":"#);
-        push(&mut rest, around.finish);
-        push(&mut rest, r#","index":"#);
-        push(&mut rest, &index.to_string());
-        push(&mut rest, r#","logprobs":"#);
-        push(&mut rest, around.logprobs);
-        if chat {
-            say(&mut event);
-            event.push(b',');
-            event.extend_from_slice(&rest);
-        } else {
-            event.extend_from_slice(&rest);
-            event.push(b',');
-            say(&mut event);
+        event.push(b',');
+        match self.reply.shape {
+            Shape::Chat => {
+                say(&mut event);
+                event.push(b',');
+                around.write(index, &mut event);
+            }
+            Shape::Completions => {
+                around.write(index, &mut event);
+                event.push(b',');
+                say(&mut event);
+            }
         }
         push(&mut event, "}],");
         push(&mut event, &self.tail);
         event
+    }
+}
+
+impl Around<'_> {
+    fn write(&self, index: usize, event: &mut Vec<u8>) {
+        push(event, r#""finish_reason":"#);
+        push(event, self.finish);
+        push(event, r#","index":"#);
+        push(event, &index.to_string());
+        push(event, r#","logprobs":"#);
+        push(event, self.logprobs);
     }
 }
 

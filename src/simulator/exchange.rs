@@ -7,21 +7,19 @@ use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
 use http::HeaderValue;
-use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::Value;
 
+use super::answer::Answer;
 use super::ask::{self, Ask, Operation};
 use super::behaviour::{Behaviour, Fault};
 use super::counts::Ticket;
-use super::delivery::{self, Delivery, Stop};
-use super::events::{Events, Habits};
+use super::delivery::{self, Delivery};
 use super::refusal::{Name, Refusal};
 use super::resource::Resource;
 use super::throttle::Left;
-use super::usage::Usage;
-use super::{auth, chat, completions, embeddings, headers, model, whole};
+use super::{auth, chat, completions, embeddings, headers, model};
 use crate::domain::prompt;
 use crate::domain::tokens::Encoding;
 
@@ -40,12 +38,6 @@ pub(super) struct Exchange {
     pub(super) deployment: Option<String>,
 }
 
-/// What is to be sent.
-enum Answer {
-    Whole { body: Bytes, usage: Usage, tokens: u64, reports_usage: bool },
-    Stream(Box<Events>),
-}
-
 impl Exchange {
     pub(super) async fn run(self, request: Request) -> Response {
         let mut ticket = Ticket::new(&self.resource.books);
@@ -61,7 +53,7 @@ impl Exchange {
         };
         match self.answer(parts, body, behaviour.clone(), &mut ticket).await {
             Ok((answer, left)) => {
-                let mut response = self.deliver(answer, &behaviour, ticket).await;
+                let mut response = answer.deliver(&behaviour, ticket).await;
                 headers::dress(&mut response, &self.resource, echo, Some(left));
                 response
             }
@@ -119,7 +111,7 @@ impl Exchange {
         if self.resource.filters(&body) {
             return Err(Refusal::named(Name::ContentFilter).into());
         }
-        Ok((self.write(&ask, streams), left))
+        Ok((Answer::to(self.operation, &ask, streams), left))
     }
 
     /// The deployment routes demand one; the v1 routes need none.
@@ -258,78 +250,6 @@ impl Exchange {
             Refusal::throttled(self.operation.name(), version, limit, seconds)
                 .with_numbers(&[(reset, seconds)])
         })
-    }
-
-    fn write(&self, ask: &Ask, streams: bool) -> Answer {
-        let reports_usage = ask.behaviour.reports_usage;
-        let reply = match self.operation {
-            Operation::Chat => chat::reply(ask),
-            Operation::Completions => completions::reply(ask),
-            Operation::Embeddings => {
-                return Answer::Whole {
-                    body: embeddings::body(ask, reports_usage).into(),
-                    usage: Usage { prompt: ask.prompt_tokens, ..Usage::default() },
-                    tokens: 0,
-                    reports_usage,
-                };
-            }
-        };
-        if streams {
-            let habits = Habits {
-                tokens_per_chunk: ask.behaviour.tokens_per_chunk,
-                includes_usage: reports_usage && ask.body["stream_options"]["include_usage"] == true,
-                says_done: ask.behaviour.says_done,
-            };
-            return Answer::Stream(Box::new(Events::new(reply, habits)));
-        }
-        Answer::Whole {
-            body: whole::write(&reply, reports_usage).into(),
-            usage: reply.usage,
-            tokens: reply.tokens(),
-            reports_usage,
-        }
-    }
-
-    async fn deliver(&self, answer: Answer, behaviour: &Behaviour, mut ticket: Ticket) -> Response {
-        let stop = match behaviour.fault {
-            Some(Fault::CutAfter(pieces)) => Stop::Cut(pieces),
-            Some(Fault::StallAfter(pieces)) => Stop::Stall(pieces),
-            _ => Stop::Never,
-        };
-        let speed = behaviour.tokens_per_second;
-        match answer {
-            Answer::Whole { body, usage, tokens, reports_usage } => {
-                ticket.begin(usage);
-                delivery::pause(behaviour.time_to_first_token).await;
-                delivery::speak(tokens, speed).await;
-                let length = body.len();
-                let mut response = if stop == Stop::Never {
-                    ticket.completed(reports_usage);
-                    Response::new(Body::from(body))
-                } else {
-                    // One of the two halves at most, wherever a stream would have been cut.
-                    let delivery = Delivery::whole(body, ticket).stopping(stop.at_most(1));
-                    Response::new(Body::new(delivery))
-                };
-                let headers = response.headers_mut();
-                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-                headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from(length));
-                response
-            }
-            Answer::Stream(events) => {
-                ticket.begin(events.reply().usage);
-                delivery::pause(behaviour.time_to_first_token).await;
-                ticket.open();
-                let delivery = Delivery::stream(*events, ticket)
-                    .stopping(stop)
-                    .paced(delivery::per_token(speed))
-                    .in_chunks_of(behaviour.chunk_bytes);
-                let mut response = Response::new(Body::new(delivery));
-                let kind = HeaderValue::from_static("text/event-stream; charset=utf-8");
-                response.headers_mut().insert(CONTENT_TYPE, kind);
-                response
-            }
-        }
     }
 }
 

@@ -7,14 +7,51 @@ use axum::body::Body;
 use axum::response::Response;
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, StatusCode};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 /// A refusal, ready to be sent.
 #[derive(Clone, Debug)]
 pub(super) struct Refusal {
     status: u16,
-    body: Value,
+    body: String,
     headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// The members stand in the order that each of the two writes them in.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Error<'a> {
+    Door {
+        code: &'a str,
+        message: &'a str,
+    },
+    Model {
+        message: &'a str,
+        #[serde(rename = "type")]
+        kind: Option<&'a str>,
+        param: Option<&'a str>,
+        code: Option<&'a str>,
+        #[serde(flatten)]
+        filtered: Option<Filtered>,
+    },
+}
+
+#[derive(Serialize)]
+struct Filtered {
+    status: u16,
+    innererror: Inner,
+}
+
+#[derive(Serialize)]
+struct Inner {
+    code: &'static str,
+    content_filter_result: Value,
+}
+
+#[derive(Serialize)]
+struct Envelope<'a> {
+    error: Error<'a>,
 }
 
 /// The refusals that a request may ask for by name.
@@ -80,17 +117,20 @@ const UNAVAILABLE: &str =
     "The service is temporarily unable to process your request. Please try again later.";
 
 impl Refusal {
+    fn new(status: u16, error: Error) -> Self {
+        let body = serde_json::to_string(&Envelope { error }).expect("texts and numbers can be written");
+        Self { status, body, headers: Vec::new() }
+    }
+
     /// The front door's shape.
     fn door(status: u16, code: &str, message: &str) -> Self {
-        Self { status, body: json!({"error": {"code": code, "message": message}}), headers: Vec::new() }
+        Self::new(status, Error::Door { code, message })
     }
 
     /// The model's shape, for what is wrong with the request.
     pub(super) fn invalid(message: &str, param: Option<&str>, code: Option<&str>) -> Self {
-        let error = json!({
-            "message": message, "type": "invalid_request_error", "param": param, "code": code,
-        });
-        Self { status: 400, body: json!({"error": error}), headers: Vec::new() }
+        let kind = Some("invalid_request_error");
+        Self::new(400, Error::Model { message, kind, param, code, filtered: None })
     }
 
     pub(super) fn status(&self) -> u16 {
@@ -228,25 +268,24 @@ impl Refusal {
             "hate": safe, "jailbreak": {"detected": false, "filtered": false}, "self_harm": safe,
             "sexual": safe, "violence": {"filtered": true, "severity": "high"},
         });
-        let inner = json!({
-            "code": "ResponsibleAIPolicyViolation", "content_filter_result": result,
-        });
-        let error = json!({
-            "message": FILTERED, "type": null, "param": "prompt", "code": "content_filter",
-            "status": 400, "innererror": inner,
-        });
-        Self { status: 400, body: json!({"error": error}), headers: Vec::new() }
+        let innererror = Inner { code: "ResponsibleAIPolicyViolation", content_filter_result: result };
+        let error = Error::Model {
+            message: FILTERED,
+            kind: None,
+            param: Some("prompt"),
+            code: Some("content_filter"),
+            filtered: Some(Filtered { status: 400, innererror }),
+        };
+        Self::new(400, error)
     }
 
     fn server_error() -> Self {
-        let error = json!({
-            "message": SERVER_ERROR, "type": "server_error", "param": null, "code": null,
-        });
-        Self { status: 500, body: json!({"error": error}), headers: Vec::new() }
+        let kind = Some("server_error");
+        Self::new(500, Error::Model { message: SERVER_ERROR, kind, param: None, code: None, filtered: None })
     }
 
     pub(super) fn into_response(self) -> Response {
-        let mut response = Response::new(Body::from(self.body.to_string()));
+        let mut response = Response::new(Body::from(self.body));
         *response.status_mut() =
             StatusCode::from_u16(self.status).expect("a refusal's status is from 400 to 599");
         let headers = response.headers_mut();
@@ -265,7 +304,8 @@ mod tests {
         for status in 400..600 {
             let refusal = Refusal::of_status(status);
             assert_eq!(refusal.status(), status);
-            assert!(refusal.body["error"]["message"].is_string(), "{status}");
+            let body: Value = serde_json::from_str(&refusal.body).unwrap();
+            assert!(body["error"]["message"].is_string(), "{status}");
         }
     }
 

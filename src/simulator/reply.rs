@@ -85,11 +85,6 @@ impl Reply {
             Shape::Completions => self.usage.plain(),
         }
     }
-
-    /// Tokens that are said one after the other: what takes time.
-    pub(super) fn tokens(&self) -> u64 {
-        self.usage.completion
-    }
 }
 
 /// The `logprobs` of these tokens.

@@ -15,10 +15,12 @@ const DEEP: usize = 6;
 const TOO_DEEP: usize = 24;
 /// Longer lists than this are not filled in, whatever is asked for.
 const MAX_ITEMS: u64 = 100;
+/// A value has no more parts than these; the rest are null.
+const MAX_PARTS: usize = 20_000;
 
 /// A value that fits `schema`.
 pub(super) fn instance(schema: &Value, dice: &mut Dice) -> Value {
-    Writer { root: schema, dice }.value(schema, 0)
+    Writer { root: schema, dice, left: MAX_PARTS }.value(schema, 0)
 }
 
 /// The arguments of a call: an object, whatever the schema says.
@@ -37,13 +39,16 @@ pub(super) fn object_of(dice: &mut Dice, words: usize) -> Value {
 struct Writer<'a> {
     root: &'a Value,
     dice: &'a mut Dice,
+    /// Parts that may yet be written.
+    left: usize,
 }
 
 impl Writer<'_> {
     fn value(&mut self, schema: &Value, depth: usize) -> Value {
-        if depth > TOO_DEEP {
+        if depth > TOO_DEEP || self.left == 0 {
             return Value::Null;
         }
+        self.left -= 1;
         if let Some(found) = schema["$ref"].as_str().and_then(|path| self.resolve(path)) {
             return self.value(&found, depth + 1);
         }

@@ -1,1 +1,3 @@
+//! One test binary: the promises of the contract, each checked through the real routes.
 
+mod simulator;

@@ -60,6 +60,11 @@ fn a_schema_that_demands_endless_values_is_answered() {
     });
     assert!(made(&schema).is_object());
     assert!(made(&json!({"$ref": "#"})).is_null());
+    let names: Vec<_> = (0..10).map(|name| name.to_string()).collect();
+    let again = |name: &String| (name.clone(), json!({"$ref": "#"}));
+    let properties: Map<_, _> = names.iter().map(again).collect();
+    let wide = json!({"type": "object", "required": names, "properties": properties});
+    assert!(made(&wide).to_string().len() < 1_000_000);
 }
 
 #[test]
