@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use crate::support::{CHAT, TestGateway};
 
-fn hello() -> Option<String> {
-    Some(json!({"messages": [{"role": "user", "content": "Say hello."}]}).to_string())
+fn hello() -> String {
+    json!({"messages": [{"role": "user", "content": "Say hello."}]}).to_string()
 }
 
 #[tokio::test]
@@ -24,7 +24,7 @@ async fn every_way_to_present_a_key_is_taken_and_none_goes_on() {
         (CHAT, vec![("api-key", "junk"), ("Ocp-Apim-Subscription-Key", key)]),
         (CHAT, vec![("api-key", key), ("Authorization", "Bearer junk"), ("x-functions-key", "host-key")]),
     ] {
-        let answer = gateway.send("POST", path, &headers, hello()).await;
+        let answer = gateway.send("POST", path, &headers, Some(hello())).await;
         assert_eq!(answer.status, 200, "{headers:?}: {}", answer.body);
         let received = gateway.received().await.to_string();
         for secret in [key, "junk", "host-key", "code=", "subscription-key"] {
@@ -48,7 +48,7 @@ async fn without_a_valid_key_nothing_reaches_a_backend() {
         vec![("authorization", basic.as_str())],
         vec![("x-functions-key", gateway.key.as_str())],
     ] {
-        let answer = gateway.send("POST", CHAT, &headers, hello()).await;
+        let answer = gateway.send("POST", CHAT, &headers, Some(hello())).await;
         assert_eq!((answer.status, answer.code().as_str()), (401, "invalid_api_key"), "{headers:?}");
         assert!(!answer.header("x-request-id").is_empty());
         assert!(!answer.header("apim-request-id").is_empty());
@@ -64,11 +64,11 @@ async fn an_expired_subscription_is_refused() {
     let application = json!({"name": "brief", "product": "standard", "expires_at": soon});
     let key = gateway.issue(&application).await;
     let expires = tokio::time::Instant::now() + std::time::Duration::from_millis(320);
-    let mut last = gateway.send("POST", CHAT, &[("api-key", &key)], hello()).await.status;
+    let mut last = gateway.send("POST", CHAT, &[("api-key", &key)], Some(hello())).await.status;
     while tokio::time::Instant::now() < expires {
-        last = gateway.send("POST", CHAT, &[("api-key", &key)], hello()).await.status;
+        last = gateway.send("POST", CHAT, &[("api-key", &key)], Some(hello())).await.status;
     }
-    last = last.max(gateway.send("POST", CHAT, &[("api-key", &key)], hello()).await.status);
+    last = last.max(gateway.send("POST", CHAT, &[("api-key", &key)], Some(hello())).await.status);
     assert_eq!(last, 401);
 }
 
@@ -76,10 +76,10 @@ async fn an_expired_subscription_is_refused() {
 async fn what_a_product_does_not_allow_is_refused() {
     let gateway = TestGateway::start().await;
     let key = gateway.issue(&json!({"name": "n", "product": "narrow"})).await;
-    let refused = gateway.send("POST", CHAT, &[("api-key", &key)], hello()).await;
+    let refused = gateway.send("POST", CHAT, &[("api-key", &key)], Some(hello())).await;
     assert_eq!((refused.status, refused.code().as_str()), (403, "deployment_not_allowed"));
     let allowed = CHAT.replace("gpt-4o-mini", "gpt-4o");
-    assert_eq!(gateway.send("POST", &allowed, &[("api-key", &key)], hello()).await.status, 200);
+    assert_eq!(gateway.send("POST", &allowed, &[("api-key", &key)], Some(hello())).await.status, 200);
 }
 
 #[tokio::test]
@@ -89,7 +89,7 @@ async fn a_deployment_that_no_backend_has_does_not_exist() {
     configuration["backends"][0]["deployments"] = json!({"gpt-4o": "gpt-4o-ptu", "gpt-4o-mini": "mini"});
     let gateway = TestGateway::with(resource.0, &configuration).await;
     let answer =
-        gateway.send("POST", &CHAT.replace("mini", "max"), &[("api-key", &gateway.key)], hello()).await;
+        gateway.send("POST", &CHAT.replace("mini", "max"), &[("api-key", &gateway.key)], Some(hello())).await;
     assert_eq!((answer.status, answer.code().as_str()), (404, "DeploymentNotFound"));
     // The others go on under the backend's own name, in either shape.
     assert_eq!(gateway.chat(&json!({"messages": []}), "").await.status, 400);
@@ -185,10 +185,10 @@ async fn the_callers_trace_goes_on_and_one_begins_without() {
     let gateway = TestGateway::start().await;
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let headers = [("api-key", gateway.key.as_str()), ("traceparent", trace)];
-    gateway.send("POST", CHAT, &headers, hello()).await;
+    gateway.send("POST", CHAT, &headers, Some(hello())).await;
     let sent = gateway.received().await["headers"]["traceparent"][0].as_str().unwrap().to_owned();
     assert!(sent.starts_with("00-0af7651916cd43dd8448eb211c80319c-") && sent != trace, "{sent}");
-    gateway.send("POST", CHAT, &headers[..1], hello()).await;
+    gateway.send("POST", CHAT, &headers[..1], Some(hello())).await;
     let began = gateway.received().await["headers"]["traceparent"][0].as_str().unwrap().to_owned();
     assert!(began.len() == 55 && began[..36] != sent[..36], "{began}");
 }
@@ -224,7 +224,7 @@ async fn a_subscription_is_shown_without_its_keys_and_its_database_has_none() {
     let keys = ["primary_key", "secondary_key"].map(|slot| issued[slot].as_str().unwrap().to_owned());
     assert!(keys.iter().all(|key| key.starts_with("tg_")) && keys[0] != keys[1]);
     for key in &keys {
-        assert_eq!(gateway.send("POST", CHAT, &[("api-key", key)], hello()).await.status, 200);
+        assert_eq!(gateway.send("POST", CHAT, &[("api-key", key)], Some(hello())).await.status, 200);
     }
     let id = issued["id"].as_str().unwrap();
     let found = gateway.manage("GET", &format!("/subscriptions/{id}"), None).await;

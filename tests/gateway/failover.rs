@@ -54,12 +54,12 @@ async fn the_callers_own_faults_come_back_unchanged() {
 
 #[tokio::test]
 async fn the_next_backend_serves_what_the_first_cannot() {
-    let ((down, _one), (busy, _two), (good, _three)) = (
+    let ((down, stopped), (busy, _two), (good, _three)) = (
         resource(Knobs::default()).await,
         resource(Knobs { requests_per_minute: Some(0), ..Knobs::default() }).await,
         resource(Knobs::default()).await,
     );
-    drop(_one);
+    drop(stopped);
     let mut configuration = configuration(good);
     let backend = |name: &str, address, priority| json!({"name": name, "endpoint": format!("http://{address}"), "auth": {"kind": "none"}, "priority": priority});
     configuration["backends"] =
