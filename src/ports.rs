@@ -248,6 +248,8 @@ pub struct Sums {
     pub day: i64,
     pub is_provisioned: bool,
     pub requests: u64,
+    /// Those that used any tokens: the others need no price.
+    pub used_requests: u64,
     pub estimated_requests: u64,
     pub input_tokens: u64,
     pub cached_input_tokens: u64,

@@ -1,5 +1,6 @@
 //! The only file that knows which adapter serves which port.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use secrecy::{ExposeSecret as _, SecretString};
@@ -13,7 +14,7 @@ use crate::domain::key::Hasher;
 use crate::issuing::Issuing;
 use crate::ledger::Ledger;
 use crate::memory::SystemClock;
-use crate::ports::{Clock, LedgerStore, Subscriptions, Unavailable};
+use crate::ports::{Clock, LedgerStore, Subscriptions, Unavailable, UsageSink};
 use crate::proxy::{Keys, Proxy, Timeouts, Unasked};
 use crate::spool::Spool;
 use crate::sql::{Database, OpenError};
@@ -58,13 +59,13 @@ pub async fn wire(
     let store: Arc<dyn LedgerStore> = database;
     let ledger = Arc::new(Ledger { catalog: catalog.clone(), clock: clock.clone(), store });
     let tasks = TaskTracker::new();
-    let usage = in_process::sink(ledger.clone(), Spool::new(&settings.data_dir), &tasks);
+    let usage = usage_in_process(ledger.clone(), &settings.data_dir, &tasks);
     let proxy = Proxy {
         catalog: catalog.clone(),
         clock: clock.clone(),
         keys: Keys::new(hasher.clone(), subscriptions.clone()),
         backends: Arc::new(Resources::new()?),
-        usage: Arc::new(usage),
+        usage,
         unasked: Unasked::default(),
         tasks: tasks.clone(),
         timeouts: Timeouts::default(),
@@ -77,4 +78,9 @@ pub async fn wire(
         admin_key: admin_key.map(Arc::new),
     };
     Ok(Wired { app, tasks })
+}
+
+/// The event hub inside this process; what the ledger does not take waits under `data_dir`.
+pub fn usage_in_process(ledger: Arc<Ledger>, data_dir: &Path, tasks: &TaskTracker) -> Arc<dyn UsageSink> {
+    Arc::new(in_process::sink(ledger, Spool::new(data_dir), tasks))
 }

@@ -51,7 +51,7 @@ impl Totals {
         self.reasoning_tokens += sums.reasoning_tokens;
         match cost.and_then(|cost| self.priced_cost.checked_add(cost)) {
             Some(cost) => self.priced_cost = cost.normalize(),
-            None => self.unpriced_requests += sums.requests,
+            None => self.unpriced_requests += sums.used_requests,
         }
     }
 }

@@ -23,6 +23,8 @@ use crate::ports::{BackendBody, BackendFailure, BackendReply, Call, with_causes}
 
 /// An error's body is a few hundred bytes; no more of one is read to understand it.
 const MAX_ERROR_BYTES: usize = 64 * 1024;
+/// And it comes with its head, or not at all.
+const ERROR_BODY: Duration = Duration::from_secs(10);
 
 /// A backend's reply that goes to the caller.
 pub(super) struct Answered {
@@ -197,12 +199,15 @@ async fn understand(reply: BackendReply, is_injected: bool) -> Result<Reply, Fai
 /// The beginning of an error's body. What cannot be read is left for the caller to meet.
 async fn beginning(body: &mut BackendBody) -> Bytes {
     let mut read = BytesMut::new();
-    while read.len() < MAX_ERROR_BYTES {
-        match body.frame().await {
-            Some(Ok(frame)) => read.extend_from_slice(&frame.into_data().unwrap_or_default()),
-            Some(Err(_)) | None => break,
+    let reading = async {
+        while read.len() < MAX_ERROR_BYTES
+            && let Some(Ok(frame)) = body.frame().await
+        {
+            read.extend_from_slice(&frame.into_data().unwrap_or_default());
         }
-    }
+    };
+    // Whether it ended or not, what came is what there is to understand.
+    let _ = tokio::time::timeout(ERROR_BODY, reading).await;
     read.freeze()
 }
 

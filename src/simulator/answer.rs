@@ -65,6 +65,8 @@ impl Answer {
             Self::Stream(events) => {
                 ticket.begin(events.usage());
                 delivery::pause(behaviour.time_to_first_token).await;
+                // Thoughts take time, but are not heard.
+                delivery::speak(events.usage().reasoning, behaviour.tokens_per_second).await;
                 ticket.open();
                 let delivery = Delivery::stream(*events, ticket)
                     .stopping(stop)

@@ -9,6 +9,9 @@ use super::dice::{Ids, mix};
 use super::refusal::Refusal;
 use crate::domain::tokens::Encoding;
 
+/// Longer replies than this, of all answers together, are only streamed.
+const MAX_TOKENS_HELD: usize = 10_000_000;
+
 /// The operations that are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Operation {
@@ -65,6 +68,16 @@ pub(super) struct Ask<'a> {
 impl Ask<'_> {
     pub(super) fn id(&self, prefix: &str) -> String {
         self.ids.prefixed(prefix, 29)
+    }
+
+    /// The most tokens that each of so many answers may have, so that memory is bounded: a stream's
+    /// are made one by one, all others are held at once.
+    pub(super) fn room(&self, answers: u64) -> usize {
+        if self.body["stream"] == true && self.body["stop"].is_null() {
+            return usize::MAX;
+        }
+        let answers = usize::try_from(answers).unwrap_or(usize::MAX);
+        MAX_TOKENS_HELD / answers.max(1)
     }
 }
 

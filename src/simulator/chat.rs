@@ -80,8 +80,8 @@ pub(super) fn most_tokens(body: &Value) -> Option<u64> {
 pub(super) fn reply(ask: &Ask) -> Reply {
     let most = most_tokens(&ask.body).unwrap_or(u64::MAX);
     let reasoning = if model::reasons(&ask.model) { REASONING_TOKENS.min(most) } else { 0 };
-    let room = usize::try_from(most - reasoning).unwrap_or(usize::MAX);
     let wanted = ask.body["n"].as_u64().unwrap_or(1);
+    let room = usize::try_from(most - reasoning).unwrap_or(usize::MAX).min(ask.room(wanted));
     let choices: Vec<_> =
         (0..wanted).map(|index| choose(ask, &mut Dice::new(ask.seed.wrapping_add(index)), room)).collect();
     let said: u64 = choices.iter().map(|choice| choice.said.tokens()).sum();

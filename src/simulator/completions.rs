@@ -40,12 +40,14 @@ pub(super) fn most_tokens(body: &Value) -> u64 {
 pub(super) fn reply(ask: &Ask) -> Reply {
     let prompts = prompts(&ask.body["prompt"]);
     let each = ask.body["n"].as_u64().unwrap_or(1);
+    let most = usize::try_from(most_tokens(&ask.body)).unwrap_or(usize::MAX);
+    let room = most.min(ask.room(each * prompts.len() as u64));
     let mut choices = Vec::new();
     let mut said = 0;
     for (prompt, text) in prompts.iter().enumerate() {
         for answer in 0..each {
             let place = (prompt as u64) * each + answer;
-            let choice = choose(ask, ask.seed.wrapping_add(place));
+            let choice = choose(ask, ask.seed.wrapping_add(place), room);
             said += choice.said.tokens();
             choices.push(echoed(ask, choice, text));
         }
@@ -62,9 +64,8 @@ pub(super) fn reply(ask: &Ask) -> Reply {
     }
 }
 
-fn choose(ask: &Ask, seed: u64) -> Choice {
+fn choose(ask: &Ask, seed: u64, room: usize) -> Choice {
     let natural = ask.behaviour.reply_tokens;
-    let room = usize::try_from(most_tokens(&ask.body)).unwrap_or(usize::MAX);
     let whole = natural <= room;
     let text = Text::stock(Dice::new(seed).roll(), natural.min(room), whole);
     stopped(ask, text, if whole { "stop" } else { "length" })

@@ -88,10 +88,12 @@ impl Exchange {
         if behaviour.fault == Some(Fault::Refuse) {
             return Err(Ending::Closed);
         }
-        let version = self.api_version(&parts)?;
-        auth::check(&self.resource.knobs, &parts.headers, self.deployment.is_none())?;
+        let version = self.api_version(&parts);
+        let proof = auth::check(&self.resource.knobs, &parts.headers, self.deployment.is_none());
         let body = read(body).await?;
         self.resource.last.keep(parts, &body);
+        proof?;
+        let version = version?;
         let value = serde_json::from_slice::<Value>(&body).map_err(|_| Refusal::not_json());
         if let Some(deployment) = value.iter().find_map(|body| self.deployment(body).ok()) {
             ticket.concerns(&deployment);

@@ -47,7 +47,8 @@ impl LedgerStore for Database {
             query.group_by.iter().map(|group| expression(*group)).chain([PRICED_BY]).collect();
         let groups = groups.join(", ");
         let sql = format!(
-            "SELECT {groups}, COUNT(*), SUM(source = 'estimated'), SUM(input_tokens), SUM(cached_input_tokens), SUM(output_tokens), \
+            "SELECT {groups}, COUNT(*), \
+             SUM(input_tokens + output_tokens > 0), SUM(source = 'estimated'), SUM(input_tokens), SUM(cached_input_tokens), SUM(output_tokens), \
              SUM(reasoning_tokens) FROM usage_events WHERE time >= ? AND time < ? \
              GROUP BY {groups}"
         );
@@ -89,11 +90,12 @@ fn read(row: &SqliteRow, width: usize) -> Result<Sums, sqlx::Error> {
         day: row.try_get(width + 3)?,
         is_provisioned: row.try_get(width + 4)?,
         requests: count(5)?,
-        estimated_requests: count(6)?,
-        input_tokens: count(7)?,
-        cached_input_tokens: count(8)?,
-        output_tokens: count(9)?,
-        reasoning_tokens: count(10)?,
+        used_requests: count(6)?,
+        estimated_requests: count(7)?,
+        input_tokens: count(8)?,
+        cached_input_tokens: count(9)?,
+        output_tokens: count(10)?,
+        reasoning_tokens: count(11)?,
     })
 }
 

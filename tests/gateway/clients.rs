@@ -4,7 +4,6 @@
 //! interpreter with the Python SDK is `TOLLGATE_TEST_PYTHON` (else `python3`), the folder of the Node
 //! SDK `TOLLGATE_TEST_NODE_MODULES`.
 
-#![expect(clippy::unwrap_used, reason = "a panic in a test's helper is the report")]
 #![expect(
     clippy::disallowed_methods,
     reason = "a test of whole processes has their environment and their time"
@@ -34,7 +33,9 @@ struct Server {
 impl Server {
     async fn start(arguments: &[&str], settings: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
-        command.args(arguments).args(["--listen", "127.0.0.1:0"]).envs(settings.iter().copied());
+        command.args(arguments).args(["--listen", "127.0.0.1:0"]);
+        // Only these settings: not what the shell of whoever runs the tests has.
+        command.env_clear().envs(settings.iter().copied());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -81,10 +82,6 @@ impl Pair {
             ("TOLLGATE_CONFIG", file.to_str().unwrap()),
             ("TOLLGATE_DATA_DIR", folder.path().to_str().unwrap()),
             ("TOLLGATE_ADMIN_KEY", ADMIN_KEY),
-            // What the caller's own shell has set.
-            ("TOLLGATE_DATABASE_URL", ""),
-            ("FUNCTIONS_CUSTOMHANDLER_PORT", ""),
-            ("RUST_LOG", "info"),
         ];
         let gateway = Server::start(&["serve"], &settings).await;
         Self { resource, gateway, http: Client::builder().no_proxy().build().unwrap(), _folder: folder }

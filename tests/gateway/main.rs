@@ -1,4 +1,14 @@
 //! One test binary: the promises of the contract, each checked through the real routes.
 
+#![expect(clippy::unwrap_used, reason = "a panic in a test's helper is the report")]
+
+mod bad_input;
+mod callers;
 mod clients;
+mod durability;
+mod failover;
+mod ledger;
+mod metering;
 mod simulator;
+mod streaming;
+mod support;

@@ -1,7 +1,5 @@
 //! The simulated Azure OpenAI resource keeps its promises.
 
-#![expect(clippy::unwrap_used, reason = "a panic in a test's helper is the report")]
-
 use std::net::SocketAddr;
 use std::time::Duration;
 

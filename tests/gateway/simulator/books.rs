@@ -49,6 +49,8 @@ async fn the_last_request_is_shown_as_it_came() {
     assert_eq!(last["query"], "api-version=2024-10-21");
     assert_eq!(last["headers"]["x-one"], json!(["1", "2"]));
     assert_eq!(last["body"], "not even JSON");
+    resource.send("POST", "/openai/v1/embeddings", NO_HEADERS, "no model").await;
+    assert_eq!(resource.send("GET", "/simulator/last", NO_HEADERS, "").await.json()["body"], "no model");
     let long = "a".repeat(100_000);
     resource.send("POST", CHAT, NO_HEADERS, &long).await;
     let last = resource.send("GET", "/simulator/last", NO_HEADERS, "").await.json();

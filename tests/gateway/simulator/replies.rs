@@ -178,6 +178,14 @@ async fn models_that_think_charge_for_their_thoughts() {
 }
 
 #[tokio::test]
+async fn a_reply_of_any_length_is_held_in_bounded_memory() {
+    let body = json!({"messages": [{"role": "user", "content": "Hi"}], "n": 100});
+    let reply = plain().told("reply-tokens=1000000000", CHAT, &body).await.json();
+    assert_eq!(reply["choices"][99]["finish_reason"], "length");
+    assert_eq!(reply["usage"]["completion_tokens"], 10_000_000);
+}
+
+#[tokio::test]
 async fn completions_take_every_shape_of_a_prompt() {
     let resource = plain();
     for (prompt, tokens, choices) in [

@@ -13,7 +13,7 @@ const USAGE: &str = r#"data: {"choices":[],"model":"gpt-4o-mini","usage":{"promp
 const DONE: &str = "data: [DONE]";
 
 fn events(lines: &[&str], blank: &str) -> String {
-    lines.iter().map(|line| format!("{line}{blank}")).collect()
+    lines.join(blank) + blank
 }
 
 /// The same chunk when usage was asked for.
