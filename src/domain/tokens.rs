@@ -3,6 +3,8 @@
 //! The vocabularies take tens of megabytes once they are loaded, so each is loaded when it is first
 //! asked for: a gateway whose backends report their usage never pays for them.
 
+use tiktoken_rs::CoreBPE;
+
 /// The byte-pair encoding that a model counts in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
@@ -27,17 +29,17 @@ impl Encoding {
 
     /// The number of tokens in `text`. The first call for an encoding loads its vocabulary.
     pub fn count(self, text: &str) -> u64 {
-        self.tokenizer().count(text) as u64
+        self.vocabulary().encode_ordinary(text).len() as u64
     }
 
     /// The tokens of `text`, as the pieces of text they stand for. A piece that is not whole UTF-8
     /// (an emoji may be several tokens) is joined with the next ones until it is.
     pub fn pieces(self, text: &str) -> Vec<String> {
-        let tokenizer = self.tokenizer();
+        let vocabulary = self.vocabulary();
         let mut pieces = Vec::new();
         let mut open = Vec::new();
-        for token in tokenizer.encode(text) {
-            open.extend_from_slice(tokenizer.bpe.token_bytes(token));
+        for token in vocabulary.encode_ordinary(text) {
+            open.extend(vocabulary.decode_bytes(&[token]).expect("a vocabulary knows its own tokens"));
             if let Ok(piece) = std::str::from_utf8(&open) {
                 pieces.push(piece.to_owned());
                 open.clear();
@@ -46,10 +48,10 @@ impl Encoding {
         pieces
     }
 
-    fn tokenizer(self) -> &'static bpe_openai::Tokenizer {
+    fn vocabulary(self) -> &'static CoreBPE {
         match self {
-            Self::Cl100k => bpe_openai::cl100k_base(),
-            Self::O200k => bpe_openai::o200k_base(),
+            Self::Cl100k => tiktoken_rs::cl100k_base_singleton(),
+            Self::O200k => tiktoken_rs::o200k_base_singleton(),
         }
     }
 }
