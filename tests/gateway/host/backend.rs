@@ -1,4 +1,5 @@
-//! A backend that does what a test tells it, and remembers what reached it.
+//! A backend that does what a test tells it, and remembers what reached it. A query that ends in
+//! `answer=304` is answered so, without a body.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -6,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde_json::{Value, json};
@@ -82,7 +83,11 @@ async fn answer(State(told): State<Told>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
     let seen = Seen { target: parts.uri.to_string(), headers: parts.headers, body_bytes: body.len() };
+    let wanted = seen.target.split_once("answer=").and_then(|(_, status)| status.parse().ok());
     told.seen.lock().unwrap().push(seen);
+    if let Some(status) = wanted.and_then(|status| StatusCode::from_u16(status).ok()) {
+        return (status, [("location", "/openai/elsewhere"), ("etag", "\"1\"")]).into_response();
+    }
     let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
     if asked["stream"] == true {
         streamed(told, asked["stream_options"]["include_usage"] == true)

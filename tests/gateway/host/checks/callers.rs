@@ -108,9 +108,21 @@ async fn a_chunked_body_is_taken_and_one_that_the_host_lost_is_refused_clearly()
 }
 
 #[tokio::test]
-async fn head_and_bodyless_answers_pass() {
+async fn redirects_head_and_bodyless_answers_pass() {
     for mode in BOTH {
-        let rig = Rig::start(mode).await;
+        let mut rig = Rig::start(mode).await;
+        rig.client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        let issued = rig.issue().await;
+        for status in [204, 302, 304] {
+            let path = format!("{CHAT}&answer={status}");
+            let asked = rig.ask(Method::POST, &path).header("api-key", &issued.key).json(&hello());
+            let response = asked.send().await.unwrap();
+            assert_eq!(response.status(), status, "{mode:?}");
+            assert_eq!(response.headers()["location"], "/openai/elsewhere", "{mode:?}");
+            assert_eq!(response.headers()["etag"], "\"1\"", "{mode:?}");
+            assert_eq!(response.text().await.unwrap(), "", "{mode:?}");
+        }
+        assert_eq!(rig.backend.seen().len(), 3, "a redirect was followed in {mode:?}");
         let head = rig.ask(Method::HEAD, "/healthz").send().await.unwrap();
         assert_eq!(head.status(), StatusCode::OK, "{mode:?}");
         assert_eq!(head.text().await.unwrap(), "", "{mode:?}");
