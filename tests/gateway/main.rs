@@ -6,6 +6,7 @@ mod bad_input;
 mod callers;
 mod durability;
 mod failover;
+mod host;
 mod ledger;
 mod metering;
 mod simulator;
