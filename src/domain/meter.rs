@@ -6,8 +6,11 @@
 
 use serde::Deserialize;
 
+use said::Said;
+
 use super::usage::{Source, Usage};
 
+mod quick;
 pub mod said;
 pub mod stream;
 pub mod whole;
@@ -35,6 +38,13 @@ struct PromptDetails {
 struct CompletionDetails {
     #[serde(default)]
     reasoning_tokens: Option<u64>,
+}
+
+/// What a whole reply said, read from as much of it as came: it may break off anywhere.
+pub fn said_in(reply: &[u8]) -> Said {
+    let mut said = Said::default();
+    quick::said(reply, &mut said);
+    said
 }
 
 /// Reads a `usage` object. `None` when it is not one, or says what cannot be: a count that is a lie

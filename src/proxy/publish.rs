@@ -20,7 +20,7 @@ use crate::config::catalog::Backend;
 use crate::domain::api::Operation;
 use crate::domain::estimate;
 use crate::domain::ids::{DeploymentName, RequestId};
-use crate::domain::meter::said::Said;
+use crate::domain::meter::{self, said::Said};
 use crate::domain::tokens::Encoding;
 use crate::domain::units::UnixMillis;
 use crate::domain::usage::{Outcome, Schema, Usage, UsageEvent};
@@ -175,7 +175,7 @@ impl Draft {
             Used::Nothing => self.write(&backend, outcome, model, Usage::default()),
             Used::Said(said) => self.count(backend, outcome, model, move || said),
             Used::Reply(frames) => {
-                self.count(backend, outcome, model, move || estimate::said_in(&frames.concat()))
+                self.count(backend, outcome, model, move || meter::said_in(&frames.concat()))
             }
         }
     }

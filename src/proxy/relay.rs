@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
 use http_body::{Body, Frame};
 use tokio::time::{Instant, Sleep};
@@ -49,6 +49,7 @@ pub struct Relay {
     held: Bytes,
     state: State,
     silence: Silence,
+    gathering: Gathering,
 }
 
 enum Meter {
@@ -114,6 +115,7 @@ pub(super) fn metered(proxy: &Proxy, ask: &Ask, answered: Answered) -> Answer {
         held: Bytes::new(),
         state: State::Passing,
         silence: Silence::new(proxy.timeouts.idle),
+        gathering: Gathering::default(),
     };
     Answer { status, headers, body }
 }
@@ -127,14 +129,25 @@ impl Body for Relay {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenReply>>> {
         loop {
-            if let Some(bytes) = self.queue.pop_front() {
+            if self.gathering.bytes >= Gathering::MAX_BYTES {
+                self.queue_gathered();
+            }
+            if self.gathering.since.is_none()
+                && let Some(bytes) = self.queue.pop_front()
+            {
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
             match &mut self.state {
-                State::Passing => match ready!(self.poll_source(cx)) {
-                    Some(Ok(bytes)) => self.pass(bytes),
-                    Some(Err(failure)) => self.break_off(&failure),
-                    None => self.end(),
+                State::Passing => match self.poll_source(cx) {
+                    Poll::Ready(Some(Ok(bytes))) => self.pass(bytes),
+                    Poll::Ready(Some(Err(failure))) => self.break_off(&failure),
+                    Poll::Ready(None) => self.end(),
+                    Poll::Pending if self.gathering.waits_once_more() => {
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    Poll::Pending if self.queue.is_empty() => return Poll::Pending,
+                    Poll::Pending => self.queue_gathered(),
                 },
                 State::Closing(closing, ..) => {
                     ready!(closing.as_mut().poll(cx));
@@ -186,9 +199,10 @@ impl Relay {
         }
         match &mut self.meter {
             Meter::Stream(meter) => {
-                let passed = meter.pass(bytes);
-                self.queue_bytes(passed.now);
-                if let Some(end) = passed.end {
+                let before = self.queue.len();
+                let end = meter.pass(bytes, &mut self.queue);
+                self.gathering.add(self.queue.iter().skip(before));
+                if let Some(end) = end {
                     self.close(Outcome::Completed, end, After::Drain);
                 }
                 return;
@@ -222,9 +236,7 @@ impl Relay {
     fn end(&mut self) {
         let mut end = std::mem::take(&mut self.held);
         if let Meter::Stream(meter) = &mut self.meter {
-            let rest = meter.finish();
-            self.queue_bytes(rest.now);
-            end = rest.end.unwrap_or_default();
+            end = meter.finish(&mut self.queue).unwrap_or_default();
         }
         self.close(Outcome::Completed, end, After::End);
     }
@@ -245,7 +257,19 @@ impl Relay {
         }
     }
 
+    /// What was gathered goes out as one piece.
+    fn queue_gathered(&mut self) {
+        self.gathering = Gathering::default();
+        if self.queue.len() > 1 {
+            let bytes = self.queue.iter().map(Bytes::len).sum();
+            let mut all = BytesMut::with_capacity(bytes);
+            self.queue.drain(..).for_each(|piece| all.extend_from_slice(&piece));
+            self.queue.push_back(all.freeze());
+        }
+    }
+
     fn close(&mut self, outcome: Outcome, end: Bytes, after: After) {
+        self.queue_gathered();
         let metered = self.take_metered();
         if let Some(open) = self.open.take() {
             self.state = State::Closing(open.close(outcome, metered), end, after);
@@ -301,35 +325,76 @@ impl Whole {
     }
 }
 
-/// How long the backend has said nothing.
+/// A backend that says much at once is handed to us one chunk at a time, by a task of its connection
+/// that can only go on when this one has yielded. Writing each chunk by itself would cost more than all
+/// the rest, so what is ready anyway is gathered: this task yields, and writes once nothing more came.
+/// A chunk that comes alone is late by one turn of the scheduler, and none by more than [`Self::MAX`].
+#[derive(Default)]
+struct Gathering {
+    bytes: usize,
+    since: Option<Instant>,
+    /// How often this has looked in vain since the last chunk came.
+    looks: u8,
+}
+
+impl Gathering {
+    const MAX: Duration = Duration::from_micros(500);
+    const MAX_BYTES: usize = 16 * 1024;
+    /// The server looks twice before it yields: only the look after that can find something.
+    const LOOKS: u8 = 2;
+
+    fn add<'a>(&mut self, pieces: impl Iterator<Item = &'a Bytes>) {
+        let bytes: usize = pieces.map(Bytes::len).sum();
+        if bytes > 0 {
+            self.bytes += bytes;
+            self.since.get_or_insert_with(Instant::now);
+            self.looks = 0;
+        }
+    }
+
+    /// Whether to yield and look again.
+    fn waits_once_more(&mut self) -> bool {
+        let may_wait =
+            self.looks < Self::LOOKS && self.since.is_some_and(|since| since.elapsed() < Self::MAX);
+        self.looks = self.looks.saturating_add(1);
+        may_wait
+    }
+}
+
+/// How long the backend has said nothing. It is looked at in steps, so that a piece that comes costs
+/// no look at the clock.
 struct Silence {
     limit: Duration,
-    since: Option<Instant>,
+    /// Steps that have passed without a piece.
+    steps: u32,
     alarm: Option<Pin<Box<Sleep>>>,
 }
 
 impl Silence {
+    /// The limit is met to this part of it.
+    const STEPS: u32 = 8;
+
     fn new(limit: Duration) -> Self {
-        Self { limit, since: None, alarm: None }
+        Self { limit, steps: 0, alarm: None }
     }
 
-    /// The alarm is not set anew for each piece, which would cost more than the piece: it looks when
-    /// it rings.
+    /// A piece has come. The step that has begun counts no more.
     fn broken(&mut self) {
-        self.since = None;
+        self.steps = 0;
     }
 
-    /// Ready when the limit has passed.
+    /// Ready when the limit has passed, or up to one step more.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let now = Instant::now();
-        let due = *self.since.get_or_insert(now) + self.limit;
-        let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+        let step = self.limit / Self::STEPS;
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep(step)));
         loop {
             ready!(alarm.as_mut().poll(cx));
-            if Instant::now() >= due {
+            self.steps += 1;
+            if self.steps > Self::STEPS {
                 return Poll::Ready(());
             }
-            alarm.as_mut().reset(due);
+            let next = alarm.deadline() + step;
+            alarm.as_mut().reset(next);
         }
     }
 }

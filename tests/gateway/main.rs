@@ -8,6 +8,7 @@ mod callers;
 mod clients;
 mod durability;
 mod failover;
+mod host;
 mod ledger;
 mod metering;
 mod simulator;

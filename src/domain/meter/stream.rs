@@ -7,14 +7,16 @@
 //! apart: it waits until the usage is safe.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 use memchr::memchr;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::read_usage;
 use super::said::Said;
+use super::{quick, read_usage};
 use crate::domain::usage::Usage;
 
 /// No chunk is this long. What is longer passes unread.
@@ -39,21 +41,12 @@ pub struct Meter {
     said: Said,
 }
 
-/// What became of some bytes.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Passed {
-    /// For the caller, at once.
-    pub now: Bytes,
-    /// From `data: [DONE]` on: for the caller once the usage is safe.
-    pub end: Option<Bytes>,
-}
-
 /// What to do with one event.
 enum Fate {
     Keep,
     Drop,
     /// Without these bytes of it.
-    Cut(std::ops::Range<usize>),
+    Cut(Range<usize>),
     /// It is `[DONE]`.
     End,
 }
@@ -92,22 +85,21 @@ impl Meter {
         self.oversized || self.given > 0
     }
 
-    /// Takes the next bytes of the stream.
-    pub fn pass(&mut self, frame: Bytes) -> Passed {
+    /// Takes the next bytes of the stream. Those for the caller at once go to `now`; answers with
+    /// those from `data: [DONE]` on, for the caller once the usage is safe.
+    pub fn pass(&mut self, frame: Bytes, now: &mut VecDeque<Bytes>) -> Option<Bytes> {
         if self.ended {
-            return Passed { now: Bytes::new(), end: Some(frame) };
+            return Some(frame);
         }
-        // The usual case: nothing is open, and the bytes are whole events that pass as they are.
-        // Then they are never copied.
-        let carried = !self.open.is_empty();
-        let (bytes, already) = if carried {
+        // The usual case: nothing is open, and the bytes are whole events. Then nothing is copied.
+        let (bytes, already) = if self.open.is_empty() {
+            (frame, 0)
+        } else {
             self.open.extend_from_slice(&frame);
             (self.open.split().freeze(), std::mem::take(&mut self.given))
-        } else {
-            (frame, 0)
         };
         let searched = std::mem::take(&mut self.searched);
-        let mut out = Outgoing::new(&bytes, already);
+        let mut out = Outgoing { bytes: &bytes, from: already, now };
         let mut at = 0;
         while let Some(end) = event_end(&bytes, at, searched) {
             let fate =
@@ -118,17 +110,20 @@ impl Meter {
                 Fate::Cut(range) => out.skip(at + range.start..at + range.end),
                 Fate::End => {
                     self.ended = true;
-                    return Passed { now: out.until(at), end: Some(bytes.slice(at.max(already)..)) };
+                    out.skip(at..bytes.len());
+                    return Some(bytes.slice(at.max(already)..));
                 }
             }
             at = end;
         }
         let held = self.hold(&bytes, at, already);
-        Passed { now: out.until(held), end: None }
+        out.skip(held..bytes.len());
+        None
     }
 
-    /// The stream is over: the bytes that were still held, an event without its end.
-    pub fn finish(&mut self) -> Passed {
+    /// The stream is over: what was still held, an event without its end, goes where [`Self::pass`]
+    /// puts such bytes.
+    pub fn finish(&mut self, now: &mut VecDeque<Bytes>) -> Option<Bytes> {
         let rest = self.open.split().freeze();
         let given = std::mem::take(&mut self.given);
         self.searched = 0;
@@ -137,10 +132,12 @@ impl Meter {
         let rest = rest.slice(given..);
         if is_end {
             self.ended = true;
-            Passed { now: Bytes::new(), end: Some(rest) }
-        } else {
-            Passed { now: rest, end: None }
+            return Some(rest);
         }
+        if !rest.is_empty() {
+            now.push_back(rest);
+        }
+        None
     }
 
     /// Keeps what follows the last whole event for the next call. Answers up to where the bytes may
@@ -163,29 +160,39 @@ impl Meter {
     }
 
     fn read(&mut self, event: &[u8]) -> Fate {
-        let Some((payload, offset)) = payload(event) else {
-            return Fate::Keep;
-        };
-        if payload.trim_ascii() == b"[DONE]" {
+        let Some((payload, offset)) = payload(event) else { return Fate::Keep };
+        let json = payload.trim_ascii_end();
+        if json.trim_ascii_start() == b"[DONE]" {
             return Fate::End;
         }
-        let Ok(text) = std::str::from_utf8(payload) else {
-            return Fate::Keep;
-        };
-        let Ok(chunk) = serde_json::from_str::<Chunk<'_>>(text) else {
-            return Fate::Keep;
-        };
-        for choice in &chunk.choices {
-            choice.tell(&mut self.said);
+        // Most chunks have a null usage as their last member, or none: what must be known of them is
+        // known without reading them as JSON, which would cost more than all the rest.
+        if self.model.is_some() {
+            if json.ends_with(NULL_USAGE_LAST) {
+                quick::said(json, &mut self.said);
+                let end = offset + json.len() - 1;
+                return if self.strips {
+                    Fate::Cut(end + 1 - NULL_USAGE_LAST.len()..end)
+                } else {
+                    Fate::Keep
+                };
+            }
+            if !quick::names_usage(json) {
+                quick::said(json, &mut self.said);
+                return Fate::Keep;
+            }
         }
-        if self.model.is_none()
-            && let Some(model) = chunk.model.filter(|model| !model.0.is_empty())
-        {
-            self.model = Some(model.0.into_owned());
+        self.read_whole(payload, offset)
+    }
+
+    fn read_whole(&mut self, payload: &[u8], offset: usize) -> Fate {
+        let Ok(text) = std::str::from_utf8(payload) else { return Fate::Keep };
+        let Ok(chunk) = serde_json::from_str::<Chunk<'_>>(text) else { return Fate::Keep };
+        quick::said(payload, &mut self.said);
+        if self.model.is_none() {
+            self.model = chunk.model.filter(|model| !model.0.is_empty()).map(|model| model.0.into_owned());
         }
-        let Some(usage) = chunk.usage.map(RawValue::get) else {
-            return Fate::Keep;
-        };
+        let Some(usage) = chunk.usage.map(RawValue::get) else { return Fate::Keep };
         if usage == "null" {
             let value = usage.as_ptr() as usize - text.as_ptr() as usize;
             return match (self.strips, member_around(payload, value..value + usage.len())) {
@@ -198,35 +205,25 @@ impl Meter {
     }
 }
 
-/// The bytes that go out: the ones that came, less what is skipped. Copies only when something is.
+/// How a chunk ends whose last member is a null usage. The brace closes the outermost object, so the
+/// member is one of it; and no string can end so, for its closing quote would have to come.
+const NULL_USAGE_LAST: &[u8] = b",\"usage\":null}";
+
+/// The bytes that go out: the ones that came, less what is skipped. Nothing is copied.
 struct Outgoing<'a> {
     bytes: &'a Bytes,
+    /// So far all is given or skipped.
     from: usize,
-    copied: Option<BytesMut>,
+    now: &'a mut VecDeque<Bytes>,
 }
 
-impl<'a> Outgoing<'a> {
-    fn new(bytes: &'a Bytes, already: usize) -> Self {
-        Self { bytes, from: already, copied: None }
-    }
-
-    fn skip(&mut self, range: std::ops::Range<usize>) {
+impl Outgoing<'_> {
+    /// Gives what stands before the range, and not the range.
+    fn skip(&mut self, range: Range<usize>) {
         if range.start > self.from {
-            let copied = self.copied.get_or_insert_with(|| BytesMut::with_capacity(self.bytes.len()));
-            copied.extend_from_slice(&self.bytes[self.from..range.start]);
+            self.now.push_back(self.bytes.slice(self.from..range.start));
         }
         self.from = self.from.max(range.end);
-    }
-
-    fn until(self, end: usize) -> Bytes {
-        let rest = self.bytes.slice(self.from.min(end)..end);
-        match self.copied {
-            None => rest,
-            Some(mut copied) => {
-                copied.extend_from_slice(&rest);
-                copied.freeze()
-            }
-        }
     }
 }
 
@@ -266,7 +263,7 @@ fn may_become_done(open: &[u8]) -> bool {
 }
 
 /// The whole member whose value stands at `value`: its key, and the comma that sets it apart.
-fn member_around(json: &[u8], value: std::ops::Range<usize>) -> Option<std::ops::Range<usize>> {
+fn member_around(json: &[u8], value: Range<usize>) -> Option<Range<usize>> {
     let before = json[..value.start].trim_ascii_end().strip_suffix(b":")?;
     let before = before.trim_ascii_end().strip_suffix(b"\"usage\"")?.trim_ascii_end();
     if let Some(before) = before.strip_suffix(b",") {
@@ -283,48 +280,14 @@ fn member_around(json: &[u8], value: std::ops::Range<usize>) -> Option<std::ops:
 
 #[derive(Deserialize)]
 struct Chunk<'a> {
-    #[serde(default, borrow)]
-    choices: Vec<Choice<'a>>,
+    /// Only whether there are any.
+    #[serde(default)]
+    choices: Vec<serde::de::IgnoredAny>,
     #[serde(default, borrow)]
     model: Option<Text<'a>>,
     /// Raw, so that `null` is told from absent and its place is known.
     #[serde(default, borrow, deserialize_with = "present")]
     usage: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Choice<'a> {
-    #[serde(default, borrow)]
-    delta: Option<Delta<'a>>,
-    /// In a stream of the older completions.
-    #[serde(default, borrow)]
-    text: Option<Text<'a>>,
-}
-
-#[derive(Deserialize)]
-struct Delta<'a> {
-    #[serde(default, borrow)]
-    content: Option<Text<'a>>,
-    #[serde(default, borrow)]
-    refusal: Option<Text<'a>>,
-    #[serde(default, borrow)]
-    tool_calls: Option<Vec<ToolCall<'a>>>,
-    #[serde(default, borrow)]
-    function_call: Option<Function<'a>>,
-}
-
-#[derive(Deserialize)]
-struct ToolCall<'a> {
-    #[serde(default, borrow)]
-    function: Option<Function<'a>>,
-}
-
-#[derive(Deserialize)]
-struct Function<'a> {
-    #[serde(default, borrow)]
-    name: Option<Text<'a>>,
-    #[serde(default, borrow)]
-    arguments: Option<Text<'a>>,
 }
 
 /// A string, borrowed where it has no escapes: `Option<Cow<str>>` alone would always copy.
@@ -333,25 +296,6 @@ struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
-}
-
-impl Choice<'_> {
-    fn tell(&self, said: &mut Said) {
-        let mut push = |text: &Option<Text<'_>>| {
-            if let Some(text) = text {
-                said.push(&text.0);
-            }
-        };
-        push(&self.text);
-        let Some(delta) = &self.delta else { return };
-        push(&delta.content);
-        push(&delta.refusal);
-        let calls = delta.tool_calls.iter().flatten().filter_map(|call| call.function.as_ref());
-        for function in calls.chain(&delta.function_call) {
-            push(&function.name);
-            push(&function.arguments);
-        }
-    }
 }
 
 #[cfg(test)]

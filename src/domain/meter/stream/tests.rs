@@ -21,19 +21,28 @@ fn asked(line: &str) -> String {
     format!("{},\"usage\":null}}", line.strip_suffix('}').unwrap())
 }
 
+fn flat(pieces: VecDeque<Bytes>) -> Vec<u8> {
+    pieces.into_iter().flatten().collect()
+}
+
+/// What goes out at once of one frame.
+fn now(meter: &mut Meter, frame: &Bytes) -> Vec<u8> {
+    let mut now = VecDeque::new();
+    assert_eq!(meter.pass(frame.clone(), &mut now), None);
+    flat(now)
+}
+
 /// Passes `text` through, cut every `cut` bytes: what went out at once, and what waited.
 fn pass(meter: &mut Meter, text: &str, cut: usize) -> (String, String) {
-    let (mut now, mut end) = (Vec::new(), Vec::new());
-    let mut take = |passed: Passed| {
-        assert!(passed.now.is_empty() || end.is_empty(), "bytes went out after the end");
-        now.extend_from_slice(&passed.now);
-        end.extend_from_slice(&passed.end.unwrap_or_default());
-    };
+    let (mut now, mut end) = (VecDeque::new(), Vec::new());
     for frame in text.as_bytes().chunks(cut) {
-        take(meter.pass(Bytes::copy_from_slice(frame)));
+        let before = now.len();
+        let ended = meter.pass(Bytes::copy_from_slice(frame), &mut now);
+        assert!(now.len() == before || end.is_empty(), "bytes went out after the end");
+        end.extend_from_slice(&ended.unwrap_or_default());
     }
-    take(meter.finish());
-    (String::from_utf8(now).unwrap(), String::from_utf8(end).unwrap())
+    end.extend_from_slice(&meter.finish(&mut now).unwrap_or_default());
+    (String::from_utf8(flat(now)).unwrap(), String::from_utf8(end).unwrap())
 }
 
 #[test]
@@ -71,10 +80,10 @@ fn a_caller_that_asked_gets_the_backends_bytes() {
 fn nothing_but_the_end_is_held_where_nothing_is_taken_out() {
     let mut meter = Meter::new(false);
     let half = Bytes::from_static(b"data: {\"choices\":[{\"del");
-    assert_eq!(meter.pass(half.clone()).now, half);
+    assert_eq!(now(&mut meter, &half), half);
     assert!(meter.is_mid_event());
     let rest = Bytes::from_static(b"ta\":{\"content\":\"hi\"}}]}\n\n");
-    assert_eq!(meter.pass(rest.clone()).now, rest);
+    assert_eq!(now(&mut meter, &rest), rest);
     assert!(!meter.is_mid_event());
     assert_eq!(meter.take_said().tokens(Encoding::O200k), 1);
 }
@@ -115,9 +124,9 @@ fn what_cannot_be_read_passes_as_it_is() {
 fn an_endless_event_passes_in_constant_memory() {
     let frame = Bytes::from(vec![b'x'; 64 * 1024]);
     let mut meter = Meter::new(true);
-    let mut passed = meter.pass(Bytes::from_static(b"data: ")).now.len();
+    let mut passed = now(&mut meter, &Bytes::from_static(b"data: ")).len();
     for _ in 0..1_000 {
-        passed += meter.pass(frame.clone()).now.len();
+        passed += now(&mut meter, &frame).len();
         assert!(meter.open.len() <= MAX_EVENT_BYTES);
     }
     assert_eq!(passed, 6 + 1_000 * frame.len());
@@ -132,5 +141,5 @@ fn tool_calls_and_refusals_are_said_too() {
     let mut meter = Meter::new(false);
     let chunk = r#"data: {"choices":[{"delta":{"tool_calls":[{"index":0,"function":{"name":"look_up","arguments":"{\"a\":"}}],"refusal":"no"}},{"text":"and so"}]}"#;
     pass(&mut meter, &events(&[chunk], "\n\n"), 1_000);
-    assert_eq!(meter.take_said().tokens(Encoding::O200k), Encoding::O200k.count("and sonolook_up{\"a\":"));
+    assert_eq!(meter.take_said().tokens(Encoding::O200k), Encoding::O200k.count("and solook_up{\"a\":no"));
 }
