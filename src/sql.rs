@@ -75,7 +75,7 @@ impl Database {
     /// When the database, or the system's generator, has none to give.
     pub async fn pepper(&self) -> Result<Vec<u8>, Unavailable> {
         let mut fresh = [0_u8; 32];
-        aws_lc_rs::rand::fill(&mut fresh)
+        getrandom::fill(&mut fresh)
             .map_err(|error| Unavailable { what: "the system's random generator", source: error.into() })?;
         // Two processes that start at once both insert, and both read the one that was first.
         sqlx::query("INSERT INTO settings (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING")
