@@ -12,6 +12,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -49,6 +50,12 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
 
 /// Serves until `stop` is cancelled, then gives the requests in hand [`DRAIN`] to end.
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+    let (_kept, router) = watch::channel(router);
+    serve_latest(listener, router, stop).await;
+}
+
+/// The same, each connection with the routes that are the latest when it is accepted.
+pub async fn serve_latest(listener: TcpListener, router: watch::Receiver<Router>, stop: CancellationToken) {
     let connections = TaskTracker::new();
     loop {
         let stream = tokio::select! {
@@ -62,7 +69,8 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
             },
             () = stop.cancelled() => break,
         };
-        connections.spawn(converse(stream, router.clone(), stop.clone()));
+        let latest = router.borrow().clone();
+        connections.spawn(converse(stream, latest, stop.clone()));
     }
     drop(listener);
     connections.close();

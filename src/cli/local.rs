@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::json;
 use tokio_util::task::TaskTracker;
 
-use super::serve::until_stopped;
+use super::serve::last_writes;
 use super::{Error, interrupted, log, runtime};
 use crate::app::App;
 use crate::config::catalog::Catalog;
@@ -17,7 +17,8 @@ use crate::domain::ids::Name;
 use crate::domain::key;
 use crate::domain::limit::Limits;
 use crate::issuing::{Application, Issued};
-use crate::{server, simulator, wiring};
+use crate::wiring::{self, Wired};
+use crate::{routes, server, simulator};
 
 /// The product that the issued key is for.
 const PRODUCT: &str = "local";
@@ -49,7 +50,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Error> {
         let wired = wiring::wire(&settings, catalog, Some(admin_key)).await?;
         let key = issued_key(&wired.app, &settings.data_dir).await?;
         say_how(listener.local_addr()?, &key, &settings)?;
-        until_stopped(listener, wired, stop).await;
+        let Wired { app, tasks: writes } = wired;
+        server::serve(listener, routes::router(app), stop).await;
+        last_writes(&writes).await;
         Ok(())
     })
 }
