@@ -3,9 +3,20 @@
 //! | module | what it is for | may import |
 //! |---|---|---|
 //! | [`domain`] | the rules, as plain values and functions | nothing of ours |
-//! | [`ports`] | what we need from outside, one small trait each | `domain` |
 //! | [`config`] | settings and the gateway configuration, checked whole | `domain` |
+//! | [`ports`] | what we need from outside, one small trait each | `config`, `domain` |
+//! | [`proxy`] | the life of a proxied request | `ports` and below |
+//! | [`ledger`] | the life of a usage batch; reports | `ports` and below |
+//! | [`issuing`] | subscriptions and their keys | `ports` and below |
+//! | [`app`] | what the routes can reach | the journeys (the three above) and below |
+//! | [`routes`] | every route; the only HTTP of the gateway's own | `app` and below |
+//! | [`azure`] | the backends | `ports` and below, as every adapter |
+//! | [`sql`] | subscriptions and ledger in SQLite | as an adapter |
+//! | [`memory`] | ports inside this process | as an adapter |
+//! | [`spool`] | where usage waits on disk | as an adapter |
 //! | [`simulator`] | an Azure OpenAI resource that is not there | as an adapter |
+//! | [`server`] | listens, and gives each connection to the routes | nothing of ours |
+//! | [`wiring`] | which adapter serves which port | everything |
 //! | [`cli`] | the commands | everything |
 //!
 //! `tests/gateway/architecture.rs` holds this law.

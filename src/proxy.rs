@@ -1,6 +1,6 @@
 //! The life of a proxied request.
 //!
-//! A caller proves itself before its body is read ([`Proxy::authenticate`]); the rest is
+//! A caller proves itself before its body is read ([`Keys::caller`]); the rest is
 //! [`Proxy::serve`], in which each step returns what the next one demands.
 
 use std::sync::Arc;

@@ -97,6 +97,9 @@ async fn headers_of_64_kib_are_refused() {
 #[tokio::test]
 async fn half_a_body_and_then_silence_is_given_up() {
     let gateway = TestGateway::start().await;
+    // The key is known from here on: looking it up is work on another thread, which paused time
+    // would not wait for.
+    gateway.send("POST", CHAT, &[("api-key", gateway.key.as_str())], Some("{}".to_owned())).await;
     let head = format!("POST {CHAT} HTTP/1.1\r\nhost: x\r\napi-key: {}\r\n", gateway.key);
     let mut stream = tokio::net::TcpStream::connect(gateway.address).await.unwrap();
     stream.write_all(format!("{head}content-length: 100\r\n\r\n{{\"mess").as_bytes()).await.unwrap();

@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic in a test's helper is the report")]
 
+mod architecture;
 mod bad_input;
 mod callers;
+mod clients;
 mod durability;
 mod failover;
 mod host;

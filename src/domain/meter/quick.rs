@@ -54,13 +54,13 @@ fn string_length(text: &[u8]) -> usize {
 /// Tells a string's content. Half of a character or of an escape, where it breaks off, costs the last
 /// few bytes and not the count.
 fn tell(text: &[u8], said: &mut Said) {
+    const LONGEST_ESCAPE: usize = "\\ud83d\\ude00".len();
     if !text.contains(&b'\\') {
         return match std::str::from_utf8(text) {
             Ok(text) => said.push(text),
             Err(error) => said.push(&String::from_utf8_lossy(&text[..error.valid_up_to()])),
         };
     }
-    const LONGEST_ESCAPE: usize = "\\ud83d\\ude00".len();
     let whole = (0..=LONGEST_ESCAPE.min(text.len())).find_map(|less| {
         let quoted = [b"\"", &text[..text.len() - less], b"\""].concat();
         serde_json::from_slice::<String>(&quoted).ok()

@@ -1,3 +1,5 @@
+//! The staged folder: the host loads it, finds each route in it, and can start what it carries.
+
 use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;

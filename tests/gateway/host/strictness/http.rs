@@ -1,3 +1,5 @@
+//! The two ways of HTTP, and the envelope: what passes, what is lost, what is cut.
+
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

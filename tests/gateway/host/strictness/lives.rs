@@ -1,3 +1,5 @@
+//! Handlers that exit, fail or never listen.
+
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;

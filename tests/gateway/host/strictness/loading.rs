@@ -1,3 +1,5 @@
+//! Folders, names and triggers that the host does not load.
+
 use std::fs;
 use std::path::Path;
 

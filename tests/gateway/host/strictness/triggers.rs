@@ -1,3 +1,5 @@
+//! The Event Hub trigger: which answers count, which batches come again, which are lost.
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
