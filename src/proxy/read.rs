@@ -189,7 +189,8 @@ fn is_whole_number_or_null(json: &str) -> bool {
 fn deployment_named(model: &RawValue) -> Result<DeploymentName, Refusal> {
     let name: String =
         serde_json::from_str(model.get()).map_err(|_| invalid("`model` must be a string", Some("model")))?;
-    DeploymentName::new(&name).map_err(|_| Refusal::DeploymentNotFound(name))
+    // Said back to the caller, as far as a name goes.
+    DeploymentName::new(&name).map_err(|_| Refusal::DeploymentNotFound(name.chars().take(128).collect()))
 }
 
 /// Where `value` stands in the text that it was read from.
