@@ -161,6 +161,9 @@ fn check_types(form: &Form<'_>, operation: Operation) -> Result<(), Refusal> {
         ("n", form.n, "a whole number", is_whole_number_or_null),
     ];
     for (name, value, form, holds) in checks {
+        if !concerns(operation, name) {
+            continue;
+        }
         if value.is_some_and(|value| !holds(value.get())) {
             return Err(invalid(format!("`{name}` must be {form}"), Some(name)));
         }
@@ -173,6 +176,17 @@ fn check_types(form: &Form<'_>, operation: Operation) -> Result<(), Refusal> {
     match needed {
         (name, None) => Err(invalid(format!("`{name}` is missing"), Some(name))),
         _ => Ok(()),
+    }
+}
+
+/// Whether an operation has this field. What it does not have is the caller's own, whatever its type.
+fn concerns(operation: Operation, field: &str) -> bool {
+    match field {
+        "model" => true,
+        "messages" | "max_completion_tokens" => operation == Operation::ChatCompletions,
+        "prompt" => operation == Operation::Completions,
+        "input" => operation == Operation::Embeddings,
+        _ => operation.streams(),
     }
 }
 
