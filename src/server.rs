@@ -21,7 +21,8 @@ use tokio_util::task::TaskTracker;
 /// sent again.
 const IDLE: Duration = Duration::from_secs(150);
 /// Ctrl-C under the local host; in Azure there is no warning, only SIGKILL.
-const DRAIN: Duration = Duration::from_secs(1);
+/// Whoever stops us waits two seconds, and what is cut off must still be counted and written.
+const DRAIN: Duration = Duration::from_millis(700);
 /// After a failed `accept` (no file descriptors left), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -48,7 +49,8 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
     })
 }
 
-/// Serves until `stop` is cancelled, then gives the requests in hand [`DRAIN`] to end.
+/// Serves until `stop` is cancelled, then gives the requests in hand [`DRAIN`] to end. What has not
+/// ended then is cut off before this returns, so that its usage can still be handed in.
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
     let (_kept, router) = watch::channel(router);
     serve_latest(listener, router, stop).await;
@@ -57,6 +59,7 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
 /// The same, each connection with the routes that are the latest when it is accepted.
 pub async fn serve_latest(listener: TcpListener, router: watch::Receiver<Router>, stop: CancellationToken) {
     let connections = TaskTracker::new();
+    let cut = CancellationToken::new();
     loop {
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -70,16 +73,18 @@ pub async fn serve_latest(listener: TcpListener, router: watch::Receiver<Router>
             () = stop.cancelled() => break,
         };
         let latest = router.borrow().clone();
-        connections.spawn(converse(stream, latest, stop.clone()));
+        connections.spawn(converse(stream, latest, stop.clone(), cut.clone()));
     }
     drop(listener);
     connections.close();
     if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
         tracing::info!(connections.open = connections.len(), "stopped with requests still in hand");
+        cut.cancel();
+        connections.wait().await;
     }
 }
 
-async fn converse(stream: TcpStream, router: Router, stop: CancellationToken) {
+async fn converse(stream: TcpStream, router: Router, stop: CancellationToken, cut: CancellationToken) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection was gone before it was served");
         return;
@@ -94,7 +99,10 @@ async fn converse(stream: TcpStream, router: Router, stop: CancellationToken) {
         ended = connection.as_mut() => ended,
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            tokio::select! {
+                ended = connection => ended,
+                () = cut.cancelled() => return,
+            }
         }
     };
     if let Err(error) = ended {

@@ -64,7 +64,13 @@ impl Database {
         let open = |error| OpenError::Open(shown(), error);
         let writer = pool(1).connect_with(options.clone()).await.map_err(open)?;
         let migrations = sqlx::migrate!("src/sql/migrations");
-        migrations.run(&writer).await.map_err(|error| OpenError::Migrate(shown(), error))?;
+        // Of two processes that start at once both may find nothing there: the one that is second to
+        // make it looks again, and finds what the first has made.
+        let mut migrated = migrations.run(&writer).await;
+        if migrated.is_err() {
+            migrated = migrations.run(&writer).await;
+        }
+        migrated.map_err(|error| OpenError::Migrate(shown(), error))?;
         let readers = pool(READERS).connect_lazy_with(options.read_only(true));
         Ok(Self { readers, writer })
     }

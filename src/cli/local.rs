@@ -17,6 +17,8 @@ use crate::domain::ids::Name;
 use crate::domain::key;
 use crate::domain::limit::Limits;
 use crate::issuing::{Application, Issued};
+use crate::ports::with_causes;
+use crate::proxy::Refusal;
 use crate::wiring::{self, Wired};
 use crate::{routes, server, simulator};
 
@@ -83,14 +85,16 @@ fn catalog(resource: SocketAddr) -> Result<Catalog, Error> {
 /// The key of the last start, as long as the database knows it; else a new one.
 async fn issued_key(app: &App, data_dir: &Path) -> Result<SecretString, Error> {
     let file = data_dir.join("local-key");
-    if let Ok(text) = std::fs::read_to_string(&file) {
-        let text = text.trim();
+    if let Some(key) = read_secret(&file)? {
         let mut headers = http::HeaderMap::new();
-        if let Ok(value) = text.parse() {
+        if let Ok(value) = key.expose_secret().parse() {
             headers.insert("api-key", value);
         }
-        if app.proxy.keys.caller(&headers, None, app.proxy.clock.now()).await.is_ok() {
-            return Ok(text.into());
+        match app.proxy.keys.caller(&headers, None, app.proxy.clock.now()).await {
+            Ok(_) => return Ok(key),
+            // It may still be good: a new one must not take its place.
+            Err(Refusal::Unavailable(error)) => return Err(with_causes(&error).into()),
+            Err(_) => {}
         }
     }
     let application = Application {
@@ -112,14 +116,21 @@ async fn issued_key(app: &App, data_dir: &Path) -> Result<SecretString, Error> {
 
 /// A secret that is made at the first start and kept.
 fn kept_key(file: &Path) -> Result<SecretString, Error> {
-    if let Ok(text) = std::fs::read_to_string(file)
-        && !text.trim().is_empty()
-    {
-        return Ok(text.trim().into());
+    if let Some(key) = read_secret(file)? {
+        return Ok(key);
     }
     let key = key::make()?;
     write_secret(file, &key)?;
     Ok(key)
+}
+
+/// `None` when it was never written. One that cannot be read is not replaced by another.
+fn read_secret(file: &Path) -> Result<Option<SecretString>, Error> {
+    match std::fs::read_to_string(file) {
+        Ok(text) => Ok(Some(text.trim()).filter(|text| !text.is_empty()).map(Into::into)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(format!("cannot read {}: {error}", file.display()).into()),
+    }
 }
 
 /// For its owner's eyes only, from the first byte on.

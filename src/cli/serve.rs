@@ -12,8 +12,9 @@ use crate::config::settings::{Environment, Settings};
 use crate::wiring::{self, Wired};
 use crate::{routes, server};
 
-/// As long as a commit may take.
-const LAST_WRITES: Duration = Duration::from_millis(500);
+/// What is still being written when everything else has stopped: the usage of replies that were cut
+/// off, which may need a vocabulary first.
+const LAST_WRITES: Duration = Duration::from_secs(1);
 
 /// The flags of `tollgate serve`.
 #[derive(Debug, Default, clap::Args)]

@@ -102,7 +102,9 @@ pub(super) fn metered(proxy: &Proxy, ask: &Ask, answered: Answered) -> Answer {
         request,
         backend: backend.as_str(),
         attempts: open.attempts(),
-        is_edited: is_stream && is_injected,
+        // Something is taken out of a stream, or an error put behind it; and a server stops reading
+        // where the length is reached, before the end is known.
+        is_edited: is_stream,
     };
     let headers = headers::for_caller(headers, &added);
     let body = Relay {
@@ -168,6 +170,18 @@ impl Body for Relay {
 }
 
 impl Relay {
+    /// Makes the event of a reply without a body safe: the server sends its head, asks for nothing
+    /// more, and drops this as it would for a caller that hung up.
+    pub(super) async fn settle_if_empty(&mut self) {
+        if self.first.is_empty() && self.source.is_end_stream() {
+            self.end();
+            if let State::Closing(closing, ..) = &mut self.state {
+                closing.await;
+                self.closed();
+            }
+        }
+    }
+
     /// The next bytes from the backend; a failure when it is silent for too long.
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BackendFailure>>> {
         if !self.first.is_empty() {

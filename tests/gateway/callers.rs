@@ -260,6 +260,24 @@ async fn lists_are_paged_in_the_order_of_issue() {
 }
 
 #[tokio::test]
+async fn the_hosts_own_key_in_the_query_changes_nothing() {
+    let gateway = TestGateway::start().await;
+    for path in ["/subscriptions?code=host-key", "/subscriptions?limit=2&code=a", "/reports/usage?code=a"] {
+        let answer = gateway.manage("GET", path, None).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.body);
+    }
+}
+
+#[tokio::test]
+async fn an_id_that_cannot_be_one_is_refused_as_everything_is() {
+    let gateway = TestGateway::start().await;
+    for path in ["/subscriptions/%ff", "/subscriptions/a%2Fb", "/subscriptions/..%2f"] {
+        let answer = gateway.manage("GET", path, None).await;
+        assert_eq!((answer.status, answer.code().as_str()), (404, "not_found"), "{path}: {}", answer.body);
+    }
+}
+
+#[tokio::test]
 async fn issuing_once_is_issuing_once() {
     let gateway = TestGateway::start().await;
     let bearer = format!("Bearer {}", crate::support::ADMIN_KEY);
