@@ -28,7 +28,7 @@ pub fn starting(gateway: watch::Receiver<Option<Router>>) -> Router {
         if !is_ready && request.method() == Method::GET {
             match request.uri().path() {
                 "/" => return health::root().await.into_response(),
-                "/healthz" => return health::starting().await.into_response(),
+                "/healthz" => return health::starting().into_response(),
                 _ => {}
             }
         }

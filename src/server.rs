@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 const IDLE: Duration = Duration::from_secs(150);
 /// Ctrl-C under the local host; in Azure there is no warning, only SIGKILL.
 /// Whoever stops us waits two seconds, and what is cut off must still be counted and written.
-const DRAIN: Duration = Duration::from_millis(700);
+const DRAIN: Duration = Duration::from_millis(300);
 /// After a failed `accept` (no file descriptors left), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 

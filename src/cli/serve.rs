@@ -14,7 +14,7 @@ use crate::{routes, server};
 
 /// What is still being written when everything else has stopped: the usage of replies that were cut
 /// off, which may need a vocabulary first.
-const LAST_WRITES: Duration = Duration::from_secs(1);
+const LAST_WRITES: Duration = Duration::from_millis(1_500);
 
 /// The flags of `tollgate serve`.
 #[derive(Debug, Default, clap::Args)]

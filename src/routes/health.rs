@@ -8,7 +8,7 @@ pub(super) async fn root() -> Json<Value> {
     Json(json!({"name": "tollgate", "version": env!("CARGO_PKG_VERSION")}))
 }
 
-pub(super) async fn starting() -> Json<Value> {
+pub(super) fn starting() -> Json<Value> {
     Json(json!({"status": "starting"}))
 }
 
