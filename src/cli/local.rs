@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio_util::task::TaskTracker;
 
 use super::serve::last_writes;
-use super::{Error, interrupted, log, runtime};
+use super::{Error, interrupted, log, run_on_runtime};
 use crate::app::App;
 use crate::config::catalog::Catalog;
 use crate::config::settings::{Environment, Settings};
@@ -38,7 +38,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<(), Error> {
     log();
     let settings = Settings::read(&Environment)?;
-    runtime()?.block_on(async {
+    run_on_runtime(async {
         let listener = server::bind(arguments.listen).await?;
         let tasks = TaskTracker::new();
         let stop = interrupted(&tasks);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-use super::{Error, interrupted, log, runtime};
+use super::{Error, interrupted, log, run_on_runtime};
 use crate::config::catalog::Catalog;
 use crate::config::settings::{Environment, Settings};
 use crate::wiring::{self, Wired};
@@ -37,7 +37,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Error> {
         .map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
         .or(arguments.listen)
         .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 7071)));
-    runtime()?.block_on(async {
+    run_on_runtime(async {
         // First of all: the host looks for an answer every 25 ms, and whoever comes waits.
         let listener = server::bind(address).await?;
         tracing::info!("listening on http://{}", listener.local_addr()?);
