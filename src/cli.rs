@@ -60,13 +60,22 @@ pub fn run() -> ExitCode {
 }
 
 fn simulate(arguments: simulator::Arguments) -> Result<(), Error> {
-    runtime()?.block_on(async {
+    run_on_runtime(async {
         let listener = server::bind(arguments.listen).await?;
         let router = simulator::router(arguments.knobs);
         println!("The simulated Azure OpenAI resource listens on http://{}", listener.local_addr()?);
         server::serve(listener, router, interrupted(&TaskTracker::new())).await;
         Ok(())
     })
+}
+
+/// Runs a command. What still computes when it has ended, such as the tokens of a long prompt, is not
+/// waited for: whoever stops us waits two seconds.
+fn run_on_runtime(command: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
+    let runtime = runtime()?;
+    let done = runtime.block_on(command);
+    runtime.shutdown_background();
+    done
 }
 
 /// One thread where there is one core: waking another costs more than it brings.

@@ -90,6 +90,8 @@ impl Proxy {
         let targets = choose::in_order(&self.catalog, &ask)?;
         let open = publish::Open::new(self, &incoming, &ask, permit);
         let reply = forward::until_answered(self, &incoming, &ask, targets, open).await?;
-        Ok(relay::metered(self, &ask, reply))
+        let mut answer = relay::metered(self, &ask, reply);
+        answer.body.settle_if_empty().await;
+        Ok(answer)
     }
 }

@@ -1,7 +1,12 @@
 //! Every route, in one list.
 
 use axum::Router;
+use axum::extract::Request;
+use axum::response::IntoResponse as _;
 use axum::routing::{any, get, post};
+use http::Method;
+use tokio::sync::watch;
+use tower::ServiceExt as _;
 
 use crate::app::App;
 
@@ -13,6 +18,28 @@ mod openai;
 mod reports;
 mod respond;
 mod subscriptions;
+
+/// What is answered while the gateway is put together: that it is alive, at once; everything else waits
+/// until `gateway` has its routes, and is then answered by those.
+pub fn starting(gateway: watch::Receiver<Option<Router>>) -> Router {
+    Router::new().fallback(async move |request: Request| {
+        let mut gateway = gateway.clone();
+        let is_ready = gateway.borrow().is_some();
+        if !is_ready && request.method() == Method::GET {
+            match request.uri().path() {
+                "/" => return health::root().await.into_response(),
+                "/healthz" => return health::starting().into_response(),
+                _ => {}
+            }
+        }
+        let ready = gateway.wait_for(Option::is_some).await.map(|router| router.clone());
+        match ready {
+            Ok(Some(router)) => router.oneshot(request).await.into_response(),
+            // The process ends: it could not be put together.
+            _ => respond::broken(),
+        }
+    })
+}
 
 /// The gateway, as routes.
 pub fn router(app: App) -> Router {

@@ -12,6 +12,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -20,7 +21,8 @@ use tokio_util::task::TaskTracker;
 /// sent again.
 const IDLE: Duration = Duration::from_secs(150);
 /// Ctrl-C under the local host; in Azure there is no warning, only SIGKILL.
-const DRAIN: Duration = Duration::from_secs(1);
+/// Whoever stops us waits two seconds, and what is cut off must still be counted and written.
+const DRAIN: Duration = Duration::from_millis(300);
 /// After a failed `accept` (no file descriptors left), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -47,9 +49,17 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
     })
 }
 
-/// Serves until `stop` is cancelled, then gives the requests in hand [`DRAIN`] to end.
+/// Serves until `stop` is cancelled, then gives the requests in hand [`DRAIN`] to end. What has not
+/// ended then is cut off before this returns, so that its usage can still be handed in.
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+    let (_kept, router) = watch::channel(router);
+    serve_latest(listener, router, stop).await;
+}
+
+/// The same, each connection with the routes that are the latest when it is accepted.
+pub async fn serve_latest(listener: TcpListener, router: watch::Receiver<Router>, stop: CancellationToken) {
     let connections = TaskTracker::new();
+    let cut = CancellationToken::new();
     loop {
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -62,16 +72,19 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
             },
             () = stop.cancelled() => break,
         };
-        connections.spawn(converse(stream, router.clone(), stop.clone()));
+        let latest = router.borrow().clone();
+        connections.spawn(converse(stream, latest, stop.clone(), cut.clone()));
     }
     drop(listener);
     connections.close();
     if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
         tracing::info!(connections.open = connections.len(), "stopped with requests still in hand");
+        cut.cancel();
+        connections.wait().await;
     }
 }
 
-async fn converse(stream: TcpStream, router: Router, stop: CancellationToken) {
+async fn converse(stream: TcpStream, router: Router, stop: CancellationToken, cut: CancellationToken) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection was gone before it was served");
         return;
@@ -86,7 +99,10 @@ async fn converse(stream: TcpStream, router: Router, stop: CancellationToken) {
         ended = connection.as_mut() => ended,
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            tokio::select! {
+                ended = connection => ended,
+                () = cut.cancelled() => return,
+            }
         }
     };
     if let Err(error) = ended {

@@ -39,7 +39,9 @@ impl Spool {
     /// When they are not.
     pub fn keep(&self, events: &[UsageEvent]) -> io::Result<()> {
         std::fs::create_dir_all(&self.folder)?;
-        let mut lines = Vec::new();
+        // A write that was cut short (a full disk, the end of its process) leaves half a line: the
+        // first of these must not become its other half.
+        let mut lines = vec![b'\n'];
         for event in events {
             serde_json::to_writer(&mut lines, event)?;
             lines.push(b'\n');
@@ -85,7 +87,11 @@ impl Spool {
 fn read(path: PathBuf) -> io::Result<Taken> {
     let mut taken = Taken { events: Vec::new(), unreadable: 0, file: path };
     for line in BufReader::new(File::open(&taken.file)?).split(b'\n') {
-        match serde_json::from_slice(&line?) {
+        let line = line?;
+        if line.is_empty() {
+            continue;
+        }
+        match serde_json::from_slice(&line) {
             Ok(event) => taken.events.push(event),
             Err(_) => taken.unreadable += 1,
         }
@@ -143,7 +149,8 @@ mod tests {
         spool.keep(&[event(1)]).unwrap();
         let waiting = folder.path().join("spool").join(WAITING);
         OpenOptions::new().append(true).open(waiting).unwrap().write_all(b"{\"schema\":\"toll").unwrap();
+        spool.keep(&[event(2)]).unwrap();
         let taken = spool.take().unwrap();
-        assert_eq!((taken[0].events.as_slice(), taken[0].unreadable), ([event(1)].as_slice(), 1));
+        assert_eq!((taken[0].events.as_slice(), taken[0].unreadable), ([event(1), event(2)].as_slice(), 1));
     }
 }

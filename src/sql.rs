@@ -64,7 +64,13 @@ impl Database {
         let open = |error| OpenError::Open(shown(), error);
         let writer = pool(1).connect_with(options.clone()).await.map_err(open)?;
         let migrations = sqlx::migrate!("src/sql/migrations");
-        migrations.run(&writer).await.map_err(|error| OpenError::Migrate(shown(), error))?;
+        // Of two processes that start at once both may find nothing there: the one that is second to
+        // make it looks again, and finds what the first has made.
+        let mut migrated = migrations.run(&writer).await;
+        if migrated.is_err() {
+            migrated = migrations.run(&writer).await;
+        }
+        migrated.map_err(|error| OpenError::Migrate(shown(), error))?;
         let readers = pool(READERS).connect_lazy_with(options.read_only(true));
         Ok(Self { readers, writer })
     }
@@ -75,7 +81,7 @@ impl Database {
     /// When the database, or the system's generator, has none to give.
     pub async fn pepper(&self) -> Result<Vec<u8>, Unavailable> {
         let mut fresh = [0_u8; 32];
-        aws_lc_rs::rand::fill(&mut fresh)
+        getrandom::fill(&mut fresh)
             .map_err(|error| Unavailable { what: "the system's random generator", source: error.into() })?;
         // Two processes that start at once both insert, and both read the one that was first.
         sqlx::query("INSERT INTO settings (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING")

@@ -8,8 +8,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::json;
 use tokio_util::task::TaskTracker;
 
-use super::serve::until_stopped;
-use super::{Error, interrupted, log, runtime};
+use super::serve::last_writes;
+use super::{Error, interrupted, log, run_on_runtime};
 use crate::app::App;
 use crate::config::catalog::Catalog;
 use crate::config::settings::{Environment, Settings};
@@ -17,7 +17,10 @@ use crate::domain::ids::Name;
 use crate::domain::key;
 use crate::domain::limit::Limits;
 use crate::issuing::{Application, Issued};
-use crate::{server, simulator, wiring};
+use crate::ports::with_causes;
+use crate::proxy::Refusal;
+use crate::wiring::{self, Wired};
+use crate::{routes, server, simulator};
 
 /// The product that the issued key is for.
 const PRODUCT: &str = "local";
@@ -35,7 +38,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<(), Error> {
     log();
     let settings = Settings::read(&Environment)?;
-    runtime()?.block_on(async {
+    run_on_runtime(async {
         let listener = server::bind(arguments.listen).await?;
         let tasks = TaskTracker::new();
         let stop = interrupted(&tasks);
@@ -49,7 +52,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Error> {
         let wired = wiring::wire(&settings, catalog, Some(admin_key)).await?;
         let key = issued_key(&wired.app, &settings.data_dir).await?;
         say_how(listener.local_addr()?, &key, &settings)?;
-        until_stopped(listener, wired, stop).await;
+        let Wired { app, tasks: writes } = wired;
+        server::serve(listener, routes::router(app), stop).await;
+        last_writes(&writes).await;
         Ok(())
     })
 }
@@ -80,14 +85,16 @@ fn catalog(resource: SocketAddr) -> Result<Catalog, Error> {
 /// The key of the last start, as long as the database knows it; else a new one.
 async fn issued_key(app: &App, data_dir: &Path) -> Result<SecretString, Error> {
     let file = data_dir.join("local-key");
-    if let Ok(text) = std::fs::read_to_string(&file) {
-        let text = text.trim();
+    if let Some(key) = read_secret(&file)? {
         let mut headers = http::HeaderMap::new();
-        if let Ok(value) = text.parse() {
+        if let Ok(value) = key.expose_secret().parse() {
             headers.insert("api-key", value);
         }
-        if app.proxy.keys.caller(&headers, None, app.proxy.clock.now()).await.is_ok() {
-            return Ok(text.into());
+        match app.proxy.keys.caller(&headers, None, app.proxy.clock.now()).await {
+            Ok(_) => return Ok(key),
+            // It may still be good: a new one must not take its place.
+            Err(Refusal::Unavailable(error)) => return Err(with_causes(&error).into()),
+            Err(_) => {}
         }
     }
     let application = Application {
@@ -109,14 +116,21 @@ async fn issued_key(app: &App, data_dir: &Path) -> Result<SecretString, Error> {
 
 /// A secret that is made at the first start and kept.
 fn kept_key(file: &Path) -> Result<SecretString, Error> {
-    if let Ok(text) = std::fs::read_to_string(file)
-        && !text.trim().is_empty()
-    {
-        return Ok(text.trim().into());
+    if let Some(key) = read_secret(file)? {
+        return Ok(key);
     }
     let key = key::make()?;
     write_secret(file, &key)?;
     Ok(key)
+}
+
+/// `None` when it was never written. One that cannot be read is not replaced by another.
+fn read_secret(file: &Path) -> Result<Option<SecretString>, Error> {
+    match std::fs::read_to_string(file) {
+        Ok(text) => Ok(Some(text.trim()).filter(|text| !text.is_empty()).map(Into::into)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(format!("cannot read {}: {error}", file.display()).into()),
+    }
 }
 
 /// For its owner's eyes only, from the first byte on.

@@ -3,17 +3,18 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
 
-use super::{Error, interrupted, log, runtime};
+use super::{Error, interrupted, log, run_on_runtime};
 use crate::config::catalog::Catalog;
 use crate::config::settings::{Environment, Settings};
 use crate::wiring::{self, Wired};
 use crate::{routes, server};
 
-/// What is still being written when everything else has stopped.
-const LAST_WRITES: Duration = Duration::from_millis(500);
+/// What is still being written when everything else has stopped: the usage of replies that were cut
+/// off, which may need a vocabulary first.
+const LAST_WRITES: Duration = Duration::from_millis(1_500);
 
 /// The flags of `tollgate serve`.
 #[derive(Debug, Default, clap::Args)]
@@ -36,24 +37,32 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Error> {
         .map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
         .or(arguments.listen)
         .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 7071)));
-    runtime()?.block_on(async {
-        // First of all: whoever comes from here on waits instead of being refused.
+    run_on_runtime(async {
+        // First of all: the host looks for an answer every 25 ms, and whoever comes waits.
         let listener = server::bind(address).await?;
-        let wired = wiring::wire(&settings, catalog, settings.admin_key.clone()).await?;
-        if wired.app.admin_key.is_none() {
+        tracing::info!("listening on http://{}", listener.local_addr()?);
+        let background = TaskTracker::new();
+        let stop = interrupted(&background);
+        let (ready, gateway) = watch::channel(None);
+        let (latest, router) = watch::channel(routes::starting(gateway));
+        let serving = background.spawn(server::serve_latest(listener, router, stop));
+        let Wired { app, tasks } = wiring::wire(&settings, catalog, settings.admin_key.clone()).await?;
+        if app.admin_key.is_none() {
             tracing::warn!("TOLLGATE_ADMIN_KEY is not set: the management routes are shut");
         }
-        tracing::info!("listening on http://{}", listener.local_addr()?);
-        let stop = interrupted(&tokio_util::task::TaskTracker::new());
-        until_stopped(listener, wired, stop).await;
+        let gateway = routes::router(app);
+        drop(latest.send_replace(gateway.clone()));
+        drop(ready.send_replace(Some(gateway)));
+        serving.await?;
+        // The routes hold the journeys, and these what writes: gone, that can end.
+        drop((latest, ready));
+        last_writes(&tasks).await;
         Ok(())
     })
 }
 
-/// Serves, drains, and waits for what is still being written.
-pub(super) async fn until_stopped(listener: TcpListener, wired: Wired, stop: CancellationToken) {
-    let Wired { app, tasks } = wired;
-    server::serve(listener, routes::router(app), stop).await;
+/// Waits for what is still being written when everything else has stopped.
+pub(super) async fn last_writes(tasks: &TaskTracker) {
     tasks.close();
     if tokio::time::timeout(LAST_WRITES, tasks.wait()).await.is_err() {
         tracing::warn!("stopped before everything was written");

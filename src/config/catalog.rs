@@ -92,13 +92,14 @@ impl Catalog {
     }
 
     fn check(file: file::File, faults: &mut Vec<Fault>, is_readable: bool) -> Self {
+        let written = Written::of(&file.backends);
         let mut backends = check_backends(file.backends, faults);
         if backends.is_empty() && is_readable {
             faults.push(Fault::new("backends", "at least one is needed"));
         }
         backends.sort_by_key(|backend| backend.priority);
-        let products = check_products(file.products, &backends, faults);
-        let prices = check_prices(file.prices, &backends, faults);
+        let products = check_products(file.products, &written, faults);
+        let prices = check_prices(file.prices, &written, faults);
         let currency = file.currency.unwrap_or_else(|| "USD".to_owned());
         if currency.len() != 3 || !currency.bytes().all(|b| b.is_ascii_uppercase()) {
             faults.push(Fault::new("currency", "three capital letters, such as USD"));
@@ -130,6 +131,25 @@ pub struct Target {
 impl Product {
     pub fn allows(&self, deployment: &DeploymentName) -> bool {
         self.deployments.as_ref().is_none_or(|allowed| allowed.contains(deployment))
+    }
+}
+
+/// What the file says that there is, faulty or not: a backend's own fault must not be told again of
+/// everything that names it.
+struct Written {
+    backends: BTreeSet<Name>,
+    /// `None`: some backend serves every deployment.
+    deployments: Option<BTreeSet<DeploymentName>>,
+}
+
+impl Written {
+    fn of(files: &[file::Backend]) -> Self {
+        let deployments = |file: &file::Backend| Some(file.deployments.as_ref()?.keys().cloned().collect());
+        let all: Option<Vec<BTreeSet<_>>> = files.iter().map(deployments).collect();
+        Self {
+            backends: files.iter().filter_map(|file| file.name.clone()).collect(),
+            deployments: all.filter(|all| !all.is_empty()).map(|all| all.into_iter().flatten().collect()),
+        }
     }
 }
 
@@ -205,7 +225,8 @@ fn check_endpoint(text: &str, place: &str, faults: &mut Vec<Fault>) -> (String, 
         Some("http") if is_loopback => {}
         _ => fault("must begin with https:// (http:// only on 127.0.0.1 or localhost)"),
     }
-    if uri.path() != "/" || uri.query().is_some() {
+    // A fragment is no part of the parsed URL, and would swallow every path that is put behind it.
+    if uri.path() != "/" || uri.query().is_some() || text.contains('#') {
         fault("ends after the host: paths such as /openai are put behind it");
     }
     if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
@@ -271,7 +292,7 @@ fn check_billing(file: &file::Billing, place: &str, faults: &mut Vec<Fault>) -> 
 
 fn check_products(
     files: Vec<file::Product>,
-    backends: &[Arc<Backend>],
+    written: &Written,
     faults: &mut Vec<Fault>,
 ) -> BTreeMap<Name, Product> {
     let mut names = BTreeSet::new();
@@ -280,7 +301,7 @@ fn check_products(
         let place = format!("products[{index}]");
         let name = unique_name(file.name, &mut names, &place, faults);
         for (at, deployment) in file.deployments.iter().flatten().enumerate() {
-            if !backends.is_empty() && !backends.iter().any(|backend| backend.has(deployment)) {
+            if written.deployments.as_ref().is_some_and(|all| !all.contains(deployment)) {
                 let message = format!("no backend has the deployment `{deployment}`");
                 faults.push(Fault::new(format!("{place}.deployments[{at}]"), message));
             }
@@ -301,26 +322,22 @@ fn check_products(
     products
 }
 
-impl Backend {
-    fn has(&self, deployment: &DeploymentName) -> bool {
-        self.deployments.as_ref().is_none_or(|own| own.contains_key(deployment))
-    }
-}
-
-fn check_prices(files: Vec<file::Price>, backends: &[Arc<Backend>], faults: &mut Vec<Fault>) -> PriceBook {
+fn check_prices(files: Vec<file::Price>, written: &Written, faults: &mut Vec<Fault>) -> PriceBook {
     let mut prices = Vec::new();
     for (index, file) in files.into_iter().enumerate() {
         let place = format!("prices[{index}]");
         let before = faults.len();
+        // An unreadable price was said to be one already.
+        let is_told = faults.iter().any(|fault| fault.place == format!("{place}.input_per_million"));
         let mut fault =
             |field: &str, message: String| faults.push(Fault::new(format!("{place}{field}"), message));
         if file.deployment.is_none() && file.model.is_none() && file.backend.is_none() {
             fault("", "names no `deployment`, `model` or `backend`".to_owned());
         }
-        if let Some(name) = file.backend.as_ref().filter(|name| !backends.iter().any(|b| b.name == **name)) {
+        if let Some(name) = file.backend.as_ref().filter(|name| !written.backends.contains(*name)) {
             fault(".backend", format!("there is no backend `{name}`"));
         }
-        if file.input_per_million.is_none() {
+        if file.input_per_million.is_none() && !is_told {
             fault(
                 ".input_per_million",
                 "is missing: the price of a million tokens, such as \"0.15\"".to_owned(),

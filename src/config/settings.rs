@@ -11,6 +11,8 @@ use super::{Fault, Faults};
 pub trait Source {
     /// The value under `name`; `None` when there is none, or an empty one.
     fn get(&self, name: &str) -> Option<String>;
+    /// Whether there is a value under `name` that is no text.
+    fn is_unreadable(&self, name: &str) -> bool;
 }
 
 /// The process's environment, which is where the Functions host puts the app's settings.
@@ -22,11 +24,20 @@ impl Source for Environment {
     fn get(&self, name: &str) -> Option<String> {
         std::env::var(name).ok().filter(|value| !value.is_empty())
     }
+
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+    fn is_unreadable(&self, name: &str) -> bool {
+        matches!(std::env::var(name), Err(std::env::VarError::NotUnicode(_)))
+    }
 }
 
 impl Source for BTreeMap<&str, String> {
     fn get(&self, name: &str) -> Option<String> {
         BTreeMap::get(self, name).cloned().filter(|value| !value.is_empty())
+    }
+
+    fn is_unreadable(&self, _name: &str) -> bool {
+        false
     }
 }
 
@@ -73,6 +84,10 @@ const ACTIVE: [&str; 5] = [
     "TOLLGATE_DATA_DIR",
 ];
 
+/// Read by others than this file, and no better when they are not what they should be.
+const OTHERS: [&str; 4] =
+    ["FUNCTIONS_CUSTOMHANDLER_PORT", "AZURE_CLIENT_ID", "RUST_LOG", "APPLICATIONINSIGHTS_CONNECTION_STRING"];
+
 /// How an app setting begins that App Service could not replace by the secret it refers to.
 const UNRESOLVED: &str = "@Microsoft.KeyVault(";
 
@@ -81,7 +96,11 @@ impl Settings {
     /// Every fault in the settings. Values are never repeated in them: they may be secrets.
     pub fn read(source: &dyn Source) -> Result<Self, Faults> {
         let mut faults = Vec::new();
-        for name in ACTIVE.iter().chain(&INACTIVE) {
+        for name in ACTIVE.iter().chain(&INACTIVE).chain(&OTHERS) {
+            // Taken for absent, it would be replaced by a default without a word.
+            if source.is_unreadable(name) {
+                faults.push(Fault::new(*name, "is not UTF-8"));
+            }
             if source.get(name).is_some_and(|value| value.starts_with(UNRESOLVED)) {
                 faults.push(Fault::new(
                     *name,
@@ -180,6 +199,7 @@ mod tests {
             ("TOLLGATE_KEY_PEPPER", "@Microsoft.KeyVault(hush)"),
             ("TOLLGATE_DATABASE_URL", "mysql://hush"),
             ("TOLLGATE_CLOUD", "hush"),
+            ("APPLICATIONINSIGHTS_CONNECTION_STRING", "@Microsoft.KeyVault(hush)"),
         ])
         .unwrap_err();
         let told = faults.to_string();
@@ -189,6 +209,7 @@ mod tests {
             "TOLLGATE_KEY_PEPPER",
             "TOLLGATE_DATABASE_URL",
             "TOLLGATE_CLOUD",
+            "APPLICATIONINSIGHTS_CONNECTION_STRING: is an unresolved",
         ] {
             assert!(told.contains(name), "{told}");
         }

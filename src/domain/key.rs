@@ -25,7 +25,7 @@ pub fn make() -> Result<SecretString, NoRandomness> {
     let mut text = String::from(PREFIX);
     let mut bytes = [0_u8; 64];
     while text.len() < PREFIX.len() + RANDOM_CHARS {
-        aws_lc_rs::rand::fill(&mut bytes).map_err(|_| NoRandomness)?;
+        getrandom::fill(&mut bytes).map_err(|_| NoRandomness)?;
         // 248 is the largest multiple of 62 in a byte: taking more would favour the first letters.
         let fair = bytes.iter().filter(|byte| **byte < 248).map(|byte| ALPHABET[usize::from(byte % 62)]);
         let missing = PREFIX.len() + RANDOM_CHARS - text.len();

@@ -29,7 +29,8 @@ pub enum Reason {
 pub fn weigh(status: StatusCode, code: Option<&str>) -> Verdict {
     match status.as_u16() {
         429 => Verdict::TryAnother(Reason::Throttled),
-        408 | 499 | 500 | 502 | 503 | 504 => Verdict::TryAnother(Reason::Failed),
+        // An interim answer where the last one should be: nobody asked to switch protocols.
+        100..=199 | 408 | 499 | 500 | 502 | 503 | 504 => Verdict::TryAnother(Reason::Failed),
         401 | 403 => Verdict::Misconfigured,
         404 if code == Some("DeploymentNotFound") => Verdict::Misconfigured,
         _ => Verdict::Pass,
@@ -99,6 +100,7 @@ mod tests {
         use Reason::{Failed, Throttled};
         for (status, code, verdict) in [
             (200, None, Verdict::Pass),
+            (101, None, Verdict::TryAnother(Failed)),
             (400, None, Verdict::Pass),
             (404, None, Verdict::Pass),
             (404, Some("DeploymentNotFound"), Verdict::Misconfigured),

@@ -18,6 +18,10 @@ use crate::domain::units::UnixMillis;
 use crate::domain::usage::UsageEvent;
 use crate::ports::DeadLetter;
 
+/// How deep a message may lie in lists and strings: one list and two strings is the most that the
+/// host wraps it in. A message that goes on for ever must not take the stack, and with it the process
+/// and the whole batch, each time that it is delivered.
+const MAX_WRAPS: usize = 6;
 /// As much of an unreadable message as is kept.
 const MAX_KEPT_BYTES: usize = 64 * 1024;
 
@@ -48,24 +52,27 @@ pub fn delivered(body: &[u8], now: UnixMillis) -> Decoded {
         .and_then(|invocation| invocation.data?.events)
         .map(RawValue::get);
     match events {
-        Some(events) => decoded.take_in(events, now),
+        Some(events) => decoded.take_in(events, MAX_WRAPS, now),
         None => decoded.bury(&String::from_utf8_lossy(body), "not a batch of the Functions host".into(), now),
     }
     decoded
 }
 
 impl Decoded {
-    /// Takes a message or a list of them in, however deep it is wrapped in strings.
-    fn take_in(&mut self, json: &str, now: UnixMillis) {
+    /// Takes a message or a list of them in, wrapped `wraps` times at the most.
+    fn take_in(&mut self, json: &str, wraps: usize, now: UnixMillis) {
         let json = json.trim();
+        let Some(wraps) = wraps.checked_sub(1) else {
+            return self.bury(json, "wrapped in too many lists or strings".to_owned(), now);
+        };
         if json.starts_with('"') {
             match serde_json::from_str::<String>(json) {
-                Ok(text) => self.take_in_text(&text, now),
+                Ok(text) => self.take_in_text(&text, wraps, now),
                 Err(error) => self.bury(json, error.to_string(), now),
             }
         } else if json.starts_with('[') {
             match serde_json::from_str::<Vec<&RawValue>>(json) {
-                Ok(items) => items.into_iter().for_each(|item| self.take_in(item.get(), now)),
+                Ok(items) => items.into_iter().for_each(|item| self.take_in(item.get(), wraps, now)),
                 Err(error) => self.bury(json, error.to_string(), now),
             }
         } else {
@@ -74,15 +81,14 @@ impl Decoded {
     }
 
     /// What was inside a string: JSON again, or a message's bytes in base64.
-    fn take_in_text(&mut self, text: &str, now: UnixMillis) {
+    fn take_in_text(&mut self, text: &str, wraps: usize, now: UnixMillis) {
         let is_json = text.trim_start().starts_with(['{', '[', '"']);
         let text = match STANDARD.decode(text.trim()) {
             Ok(bytes) if !is_json => Cow::from(String::from_utf8_lossy(&bytes).into_owned()),
             _ => Cow::from(text),
         };
-        // Only what is wrapped once more is unwrapped: each time it gets shorter, so this ends.
         if text.trim_start().starts_with(['[', '"']) {
-            self.take_in(&text, now);
+            self.take_in(&text, wraps, now);
         } else {
             self.read(&text, now);
         }
@@ -165,6 +171,16 @@ mod tests {
         let decoded = batch(&json!(messages.to_string()));
         assert_eq!((decoded.events.len(), decoded.dead_letters.len()), (2, 4));
         assert!(decoded.dead_letters.iter().all(|letter| !letter.reason.is_empty()));
+    }
+
+    #[test]
+    fn a_message_without_an_end_to_its_wrapping_costs_no_other() {
+        let depth = 100_000;
+        let endless = "[".repeat(depth) + &"]".repeat(depth);
+        for shape in [json!(json!([event(1), endless]).to_string()), json!([event(1), endless])] {
+            let decoded = batch(&shape);
+            assert_eq!((decoded.events.len(), decoded.dead_letters.len()), (1, 1));
+        }
     }
 
     #[test]

@@ -22,6 +22,9 @@ const BELIEVED: Duration = Duration::from_secs(4);
 /// Known and unknown keys alike: a flood of wrong ones takes no more memory than this.
 const MAX_BELIEVED: u64 = 20_000;
 
+/// Credentials that are looked at in one request: each unknown one is a look-up in the store.
+const MAX_CREDENTIALS: usize = 16;
+
 /// Somebody who proved who they are. Only [`Keys::caller`] can make one.
 #[derive(Clone, Debug)]
 pub struct Caller {
@@ -59,7 +62,7 @@ impl Keys {
         now: UnixMillis,
     ) -> Result<Caller, Refusal> {
         let mut refusal = Refusal::NoKey;
-        for credential in credentials(headers, query) {
+        for credential in credentials(headers, query).take(MAX_CREDENTIALS) {
             // A typo, or somebody else's key: told by its form, without a look-up.
             let known = if key::is_well_formed(credential) { self.known(credential).await } else { Ok(None) };
             match known {

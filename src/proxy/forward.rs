@@ -119,8 +119,8 @@ impl Attempt<'_> {
     }
 
     fn key(&self) -> (Name, DeploymentName, String) {
-        let api_version = self.incoming.query.clone().unwrap_or_default();
-        (self.target.backend.name.clone(), self.target.deployment.clone(), api_version)
+        let query = self.incoming.query.as_deref().map(headers::without_caller_marks).unwrap_or_default();
+        (self.target.backend.name.clone(), self.target.deployment.clone(), query)
     }
 
     async fn send(&mut self, injects: bool) -> Result<Reply, Failure> {
@@ -191,9 +191,14 @@ async fn understand(reply: BackendReply, is_injected: bool) -> Result<Reply, Fai
         Verdict::TryAnother(Reason::Failed) => Kind::Failed,
         Verdict::Misconfigured => Kind::Misconfigured,
     };
-    let said: String = error.message.unwrap_or_default().chars().take(300).collect();
-    let reason = format!("{status} {}: {said}", error.code.unwrap_or_default());
-    Err(Failure { kind, reason })
+    let said = in_one_line(&error.message.unwrap_or_default(), 300);
+    let code = in_one_line(&error.code.unwrap_or_default(), 100);
+    Err(Failure { kind, reason: format!("{status} {code}: {said}") })
+}
+
+/// A backend's text for the log, whose records are one line each.
+fn in_one_line(text: &str, max_chars: usize) -> String {
+    text.chars().take(max_chars).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// The beginning of an error's body. What cannot be read is left for the caller to meet.
@@ -285,7 +290,8 @@ impl Failures {
     }
 }
 
-/// Streams that must not be asked for usage: by backend, deployment and query, which has the version.
+/// Streams that must not be asked for usage: by backend, deployment and query, which has the version
+/// and no longer the caller's key.
 #[derive(Debug, Default)]
 pub struct Unasked(RwLock<HashSet<(Name, DeploymentName, String)>>);
 

@@ -144,7 +144,7 @@ pub(super) struct Added<'a> {
     pub(super) request: RequestId,
     pub(super) backend: &'a str,
     pub(super) attempts: u32,
-    /// The body's length changes on its way.
+    /// The body's length may change on its way.
     pub(super) is_edited: bool,
 }
 

@@ -161,6 +161,9 @@ fn check_types(form: &Form<'_>, operation: Operation) -> Result<(), Refusal> {
         ("n", form.n, "a whole number", is_whole_number_or_null),
     ];
     for (name, value, form, holds) in checks {
+        if !concerns(operation, name) {
+            continue;
+        }
         if value.is_some_and(|value| !holds(value.get())) {
             return Err(invalid(format!("`{name}` must be {form}"), Some(name)));
         }
@@ -173,6 +176,17 @@ fn check_types(form: &Form<'_>, operation: Operation) -> Result<(), Refusal> {
     match needed {
         (name, None) => Err(invalid(format!("`{name}` is missing"), Some(name))),
         _ => Ok(()),
+    }
+}
+
+/// Whether an operation has this field. What it does not have is the caller's own, whatever its type.
+fn concerns(operation: Operation, field: &str) -> bool {
+    match field {
+        "model" => true,
+        "messages" | "max_completion_tokens" => operation == Operation::ChatCompletions,
+        "prompt" => operation == Operation::Completions,
+        "input" => operation == Operation::Embeddings,
+        _ => operation.streams(),
     }
 }
 
@@ -189,7 +203,8 @@ fn is_whole_number_or_null(json: &str) -> bool {
 fn deployment_named(model: &RawValue) -> Result<DeploymentName, Refusal> {
     let name: String =
         serde_json::from_str(model.get()).map_err(|_| invalid("`model` must be a string", Some("model")))?;
-    DeploymentName::new(&name).map_err(|_| Refusal::DeploymentNotFound(name))
+    // Said back to the caller, as far as a name goes.
+    DeploymentName::new(&name).map_err(|_| Refusal::DeploymentNotFound(name.chars().take(128).collect()))
 }
 
 /// Where `value` stands in the text that it was read from.

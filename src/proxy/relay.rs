@@ -5,15 +5,12 @@
 //! therefore rely on its usage being in the ledger, whatever happens to this process.
 
 use std::collections::VecDeque;
-use std::future::Future as _;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
 use http_body::{Body, Frame};
-use tokio::time::{Instant, Sleep};
 use tokio_util::task::TaskTracker;
 
 use super::forward::Answered;
@@ -23,6 +20,12 @@ use super::{Answer, Proxy, headers};
 use crate::domain::meter::{stream, whole};
 use crate::domain::usage::Outcome;
 use crate::ports::{BackendBody, BackendFailure, with_causes};
+
+mod gathering;
+mod silence;
+
+use gathering::Gathering;
+use silence::Silence;
 
 /// As much of a whole reply as is kept, in case that its tokens must be counted.
 const MAX_KEPT_BYTES: usize = 256 * 1024;
@@ -102,7 +105,9 @@ pub(super) fn metered(proxy: &Proxy, ask: &Ask, answered: Answered) -> Answer {
         request,
         backend: backend.as_str(),
         attempts: open.attempts(),
-        is_edited: is_stream && is_injected,
+        // Something is taken out of a stream, or an error put behind it; and a server stops reading
+        // where the length is reached, before the end is known.
+        is_edited: is_stream,
     };
     let headers = headers::for_caller(headers, &added);
     let body = Relay {
@@ -129,10 +134,10 @@ impl Body for Relay {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenReply>>> {
         loop {
-            if self.gathering.bytes >= Gathering::MAX_BYTES {
+            if self.gathering.is_full() {
                 self.queue_gathered();
             }
-            if self.gathering.since.is_none()
+            if !self.gathering.goes_on()
                 && let Some(bytes) = self.queue.pop_front()
             {
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
@@ -168,6 +173,18 @@ impl Body for Relay {
 }
 
 impl Relay {
+    /// Makes the event of a reply without a body safe: the server sends its head, asks for nothing
+    /// more, and drops this as it would for a caller that hung up.
+    pub(super) async fn settle_if_empty(&mut self) {
+        if self.first.is_empty() && self.source.is_end_stream() {
+            self.end();
+            if let State::Closing(closing, ..) = &mut self.state {
+                closing.await;
+                self.closed();
+            }
+        }
+    }
+
     /// The next bytes from the backend; a failure when it is silent for too long.
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BackendFailure>>> {
         if !self.first.is_empty() {
@@ -321,80 +338,6 @@ impl Whole {
         if self.kept_bytes + bytes.len() <= MAX_KEPT_BYTES {
             self.kept_bytes += bytes.len();
             self.kept.push(bytes.clone());
-        }
-    }
-}
-
-/// A backend that says much at once is handed to us one chunk at a time, by a task of its connection
-/// that can only go on when this one has yielded. Writing each chunk by itself would cost more than all
-/// the rest, so what is ready anyway is gathered: this task yields, and writes once nothing more came.
-/// A chunk that comes alone is late by one turn of the scheduler, and none by more than [`Self::MAX`].
-#[derive(Default)]
-struct Gathering {
-    bytes: usize,
-    since: Option<Instant>,
-    /// How often this has looked in vain since the last chunk came.
-    looks: u8,
-}
-
-impl Gathering {
-    const MAX: Duration = Duration::from_micros(500);
-    const MAX_BYTES: usize = 16 * 1024;
-    /// The server looks twice before it yields: only the look after that can find something.
-    const LOOKS: u8 = 2;
-
-    fn add<'a>(&mut self, pieces: impl Iterator<Item = &'a Bytes>) {
-        let bytes: usize = pieces.map(Bytes::len).sum();
-        if bytes > 0 {
-            self.bytes += bytes;
-            self.since.get_or_insert_with(Instant::now);
-            self.looks = 0;
-        }
-    }
-
-    /// Whether to yield and look again.
-    fn waits_once_more(&mut self) -> bool {
-        let may_wait =
-            self.looks < Self::LOOKS && self.since.is_some_and(|since| since.elapsed() < Self::MAX);
-        self.looks = self.looks.saturating_add(1);
-        may_wait
-    }
-}
-
-/// How long the backend has said nothing. It is looked at in steps, so that a piece that comes costs
-/// no look at the clock.
-struct Silence {
-    limit: Duration,
-    /// Steps that have passed without a piece.
-    steps: u32,
-    alarm: Option<Pin<Box<Sleep>>>,
-}
-
-impl Silence {
-    /// The limit is met to this part of it.
-    const STEPS: u32 = 8;
-
-    fn new(limit: Duration) -> Self {
-        Self { limit, steps: 0, alarm: None }
-    }
-
-    /// A piece has come. The step that has begun counts no more.
-    fn broken(&mut self) {
-        self.steps = 0;
-    }
-
-    /// Ready when the limit has passed, or up to one step more.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let step = self.limit / Self::STEPS;
-        let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep(step)));
-        loop {
-            ready!(alarm.as_mut().poll(cx));
-            self.steps += 1;
-            if self.steps > Self::STEPS {
-                return Poll::Ready(());
-            }
-            let next = alarm.deadline() + step;
-            alarm.as_mut().reset(next);
         }
     }
 }

@@ -8,6 +8,10 @@ pub(super) async fn root() -> Json<Value> {
     Json(json!({"name": "tollgate", "version": env!("CARGO_PKG_VERSION")}))
 }
 
+pub(super) fn starting() -> Json<Value> {
+    Json(json!({"status": "starting"}))
+}
+
 pub(super) async fn healthz() -> Json<Value> {
     Json(json!({"status": "ready"}))
 }

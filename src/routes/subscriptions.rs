@@ -116,6 +116,9 @@ pub(super) struct Page {
     cursor: Option<SubscriptionId>,
     #[serde(default)]
     limit: Option<u32>,
+    /// The Functions host's own key may stand in any query.
+    #[serde(default, rename = "code")]
+    _code: serde::de::IgnoredAny,
 }
 
 /// `GET /subscriptions`
@@ -140,9 +143,9 @@ pub(super) async fn list(
 pub(super) async fn find(
     State(app): State<App>,
     _: Admin,
-    Path(id): Path<String>,
+    id: Result<Path<SubscriptionId>, axum::extract::rejection::PathRejection>,
 ) -> Result<Json<Value>, Refused> {
-    let Ok(id) = SubscriptionId::new(&id) else { return Err(Refusal::NotFound.into()) };
+    let Ok(Path(id)) = id else { return Err(Refusal::NotFound.into()) };
     match app.issuing.find(&id).await? {
         Some(subscription) => Ok(Json(shown(&subscription))),
         None => Err(Refused::new(

@@ -260,6 +260,24 @@ async fn lists_are_paged_in_the_order_of_issue() {
 }
 
 #[tokio::test]
+async fn the_hosts_own_key_in_the_query_changes_nothing() {
+    let gateway = TestGateway::start().await;
+    for path in ["/subscriptions?code=host-key", "/subscriptions?limit=2&code=a", "/reports/usage?code=a"] {
+        let answer = gateway.manage("GET", path, None).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.body);
+    }
+}
+
+#[tokio::test]
+async fn an_id_that_cannot_be_one_is_refused_as_everything_is() {
+    let gateway = TestGateway::start().await;
+    for path in ["/subscriptions/%ff", "/subscriptions/a%2Fb", "/subscriptions/..%2f"] {
+        let answer = gateway.manage("GET", path, None).await;
+        assert_eq!((answer.status, answer.code().as_str()), (404, "not_found"), "{path}: {}", answer.body);
+    }
+}
+
+#[tokio::test]
 async fn issuing_once_is_issuing_once() {
     let gateway = TestGateway::start().await;
     let bearer = format!("Bearer {}", crate::support::ADMIN_KEY);
@@ -308,4 +326,29 @@ async fn a_faulty_application_is_told_its_field_and_changes_nothing() {
     }
     let listed = gateway.manage("GET", "/subscriptions", None).await.json();
     assert_eq!(listed["items"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn while_it_starts_it_says_so_and_the_rest_waits() {
+    let gateway = TestGateway::start().await;
+    let (ready, starting) = tokio::sync::watch::channel(None);
+    let listener = crate::support::listener().await;
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let stop = tokio_util::sync::CancellationToken::new();
+    let _stop = stop.clone().drop_guard();
+    let router = tollgate::routes::starting(starting);
+    tokio_util::task::TaskTracker::new().spawn(tollgate::server::serve(listener, router, stop));
+    let get = async |path: &str| {
+        crate::support::ask(&gateway.client, "GET", &format!("{url}{path}"), &[], None).await
+    };
+    assert_eq!(get("/").await.status, 200);
+    assert_eq!(get("/healthz").await.json()["status"], "starting");
+    let waiting = get("/subscriptions");
+    let made = async {
+        tokio::task::yield_now().await;
+        ready.send_replace(Some(tollgate::routes::router(gateway.app.clone())));
+    };
+    assert_eq!(tokio::join!(waiting, made).0.status, 401);
+    // On the same connection, which was there before.
+    assert_eq!(get("/healthz").await.json()["status"], "ready");
 }

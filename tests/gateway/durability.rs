@@ -8,7 +8,9 @@ use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::time::Duration;
-use tollgate::domain::usage::UsageEvent;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+use tollgate::domain::usage::{Outcome, UsageEvent};
 use tollgate::ports::{LedgerStore, Postings, Receipt, SumQuery, Sums, Unavailable, UsageSink};
 use tollgate::simulator::Knobs;
 
@@ -167,6 +169,42 @@ async fn of_a_reply_of_unknown_length_one_byte_waits() {
     assert_eq!(gateway.total(1).await["output_tokens"], 4);
 }
 
+/// A backend that answers everything with `reply`.
+async fn backend(reply: axum::routing::MethodRouter) -> (std::net::SocketAddr, DropGuard) {
+    let listener = crate::support::listener().await;
+    let address = listener.local_addr().unwrap();
+    let router = axum::Router::new().fallback_service(reply);
+    let stop = CancellationToken::new();
+    TaskTracker::new().spawn(tollgate::server::serve(listener, router, stop.clone()));
+    (address, stop.drop_guard())
+}
+
+#[tokio::test]
+async fn a_reply_without_a_body_waits_for_the_hub_too_and_is_complete() {
+    const STREAM: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"hi\"}}]}\n\n";
+    for (reply, body) in [
+        (axum::routing::any(async || http::StatusCode::NO_CONTENT), ""),
+        (axum::routing::any(async || ""), ""),
+        // A stream whose length is told, and that ends without `[DONE]`.
+        (axum::routing::any(async || ([("content-type", "text/event-stream")], STREAM)), STREAM),
+    ] {
+        let (resource, _stop) = backend(reply).await;
+        let gateway = TestGateway::with(resource, &configuration(resource)).await;
+        let (acknowledged, took) = (Arc::new(Semaphore::new(0)), Arc::default());
+        let hub = SlowHub { acknowledged: Arc::clone(&acknowledged), took: Arc::clone(&took) };
+        let url = format!("http://{}{CHAT}", gateway.serve_with(Arc::new(hub)).await);
+        let headers = [("api-key", gateway.key.as_str())];
+        let answer = crate::support::ask(&gateway.client, "POST", &url, &headers, Some(self::body(true)));
+        tokio::pin!(answer);
+        let early = tokio::time::timeout(Duration::from_millis(200), answer.as_mut()).await;
+        assert!(early.is_err(), "the reply was complete before its event was safe");
+        acknowledged.add_permits(1);
+        assert_eq!(answer.await.body, body);
+        let took: Vec<UsageEvent> = took.lock().unwrap().clone();
+        assert_eq!(took.iter().map(|event| event.outcome).collect::<Vec<_>>(), [Outcome::Completed]);
+    }
+}
+
 /// A ledger that can be taken away.
 struct Flaky {
     inner: Arc<dyn LedgerStore>,
@@ -210,4 +248,36 @@ async fn while_the_ledger_is_down_usage_waits_in_the_spool() {
     is_down.store(false, Ordering::SeqCst);
     let total: Value = gateway.total(2).await;
     assert_eq!(total["output_tokens"], 10);
+}
+
+#[tokio::test]
+async fn a_stream_that_ctrl_c_cuts_off_is_in_the_report() {
+    let folder = tempfile::tempdir().unwrap();
+    let (resource, _stop) = resource(Knobs::default()).await;
+    let configuration = configuration(resource);
+    let mut gateway = Process::serve(folder.path(), &configuration).await;
+    let key = gateway.issue().await;
+    let mut pieces = open(gateway.address, &key, true, "tokens-per-second=10").await;
+    for _ in 0..4 {
+        pieces.next().await.unwrap().unwrap();
+    }
+    assert_eq!(gateway.interrupt(), Some(0));
+    let gateway = Process::serve(folder.path(), &configuration).await;
+    let report = gateway.manage("GET", "/reports/usage", None).await.json();
+    assert_eq!(report["total"]["requests"], 1, "{report}");
+    assert_eq!(report["total"]["estimated_requests"], 1, "{report}");
+}
+
+#[tokio::test]
+async fn processes_that_start_at_once_share_one_new_database() {
+    use tollgate::sql::Database;
+    for _ in 0..10 {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ledger.db");
+        let (one, two, three) =
+            tokio::join!(Database::open(&file), Database::open(&file), Database::open(&file));
+        for opened in [one, two, three] {
+            assert!(opened.is_ok(), "{}", opened.unwrap_err());
+        }
+    }
 }

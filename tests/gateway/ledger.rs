@@ -59,6 +59,17 @@ async fn a_bad_message_goes_to_the_dead_letters_once_and_the_rest_count() {
 }
 
 #[tokio::test]
+async fn a_message_that_is_nothing_but_brackets_does_not_end_the_process() {
+    let gateway = TestGateway::start().await;
+    let endless = "[".repeat(100_000) + &"]".repeat(100_000);
+    let messages = json!([event(1, &json!({})).to_string(), endless]).to_string();
+    let body = json!({"Data": {"events": messages}, "Metadata": {}}).to_string();
+    let answer = gateway.send("POST", "/token-accounting", &HOST, Some(body)).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    assert_eq!(gateway.usage("from=2026-03-01").await["total"]["requests"], 1);
+}
+
+#[tokio::test]
 async fn only_the_host_may_deliver() {
     let gateway = TestGateway::start().await;
     let body = json!({"Data": {"events": json!([event(1, &json!({})).to_string()]).to_string()}}).to_string();

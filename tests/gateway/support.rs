@@ -337,6 +337,13 @@ impl Process {
         self.child.wait().unwrap();
     }
 
+    /// Ctrl-C; answers with the exit code.
+    pub(crate) fn interrupt(&mut self) -> Option<i32> {
+        let id = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).unwrap();
+        rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+        self.child.wait().unwrap().code()
+    }
+
     /// The most memory it ever had.
     pub(crate) fn peak_bytes(&self) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();

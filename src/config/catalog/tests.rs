@@ -88,3 +88,28 @@ fn what_is_no_configuration_is_one_fault() {
         assert_eq!(faults(text).len(), 1, "{text}: {:?}", faults(text));
     }
 }
+
+#[test]
+fn a_faulty_backend_is_told_once_and_not_by_everything_that_names_it() {
+    let told = faults(
+        r#"{
+        "backends": [
+            {"name": "a", "endpoint": "ftp://x", "deployments": {"gpt-4o": "g"}},
+            {"name": "b", "endpoint": "https://b.example#there", "deployments": {"other": "o"}}
+        ],
+        "products": [{"name": "p", "deployments": ["gpt-4o", "none"]}],
+        "prices": [{"backend": "a", "input_per_million": 0.1}]
+    }"#,
+    );
+    let places: Vec<_> = told.iter().map(|fault| fault.split(": ").next().unwrap()).collect();
+    assert_eq!(
+        places,
+        [
+            "prices[0].input_per_million",
+            "backends[0].endpoint",
+            "backends[1].endpoint",
+            "products[0].deployments[1]",
+        ],
+        "{told:?}"
+    );
+}

@@ -244,7 +244,8 @@ fn event_end(bytes: &[u8], at: usize, searched: usize) -> Option<usize> {
 
 /// The data of an event, and where in it that begins. OpenAI's events have one `data` line each.
 fn payload(event: &[u8]) -> Option<(&[u8], usize)> {
-    let mut at = 0;
+    // A stream may begin with a byte order mark.
+    let mut at = if event.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
     while at < event.len() {
         let line_end = memchr(b'\n', &event[at..]).map_or(event.len(), |end| at + end);
         if let Some(data) = event[at..line_end].strip_prefix(b"data:") {

@@ -36,9 +36,16 @@ fn a_body_goes_on_as_it_came_where_nothing_must_change() {
         r#"{"messages":[],"stream":false}"#,
         r#"{"messages":[],"stream":true,"stream_options":{"x":1, "include_usage": true}}"#,
         r#"{"model":"anything at all","messages":[]}"#,
+        r#"{"messages":[],"prompt":{"id":"p"},"input":7}"#,
     ] {
         assert_eq!(sent(CHAT, body, "own"), body);
     }
+}
+
+#[test]
+fn a_field_of_another_operation_is_the_callers_own() {
+    let body = r#"{"input":"hi","messages":"none","n":"many","stream":"yes","stream_options":1}"#;
+    assert_eq!(sent("/openai/deployments/e/embeddings", body, "own"), body);
 }
 
 #[test]

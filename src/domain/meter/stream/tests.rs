@@ -112,6 +112,17 @@ fn the_usage_member_is_taken_out_wherever_it_stands() {
 }
 
 #[test]
+fn a_byte_order_mark_hides_nothing() {
+    let backend = format!("\u{feff}{}", events(&[&asked(WORD), USAGE, DONE], "\n\n"));
+    for cut in [1, 2, 5, 1_000] {
+        let mut meter = Meter::new(true);
+        let (now, _) = pass(&mut meter, &backend, cut);
+        assert_eq!(now, format!("\u{feff}{WORD}\n\n"), "cut every {cut} bytes");
+        assert!(meter.usage().is_some());
+    }
+}
+
+#[test]
 fn what_cannot_be_read_passes_as_it_is() {
     let odd = "data: {broken\n\nevent: ping\n\ndata: {\"error\":{\"code\":\"x\"}}\n\nnot an event";
     for (strips, cut) in [(true, 3), (false, 3), (true, 1_000), (false, 1_000)] {
