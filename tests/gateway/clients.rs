@@ -121,7 +121,12 @@ async fn said_by(mut command: Command) -> String {
     command.stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true);
     let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("a client ends");
     let output = output.expect("the client's interpreter is there");
-    assert!(output.status.success(), "the client failed: {}", output.status);
+    assert!(
+        output.status.success(),
+        "the client failed ({}). Has it its SDK? See tests/clients/, TOLLGATE_TEST_PYTHON and \
+         TOLLGATE_TEST_NODE_MODULES",
+        output.status
+    );
     String::from_utf8(output.stdout).unwrap()
 }
 
