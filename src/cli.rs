@@ -124,14 +124,17 @@ async fn terminated() {
 }
 
 /// Logs go to stdout, one line each: the Functions host takes every line of stderr for an error.
-fn log() {
+fn log() -> Result<(), Error> {
     use std::io::IsTerminal as _;
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    use tracing_subscriber::filter::LevelFilter;
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env();
+    let filter = filter.map_err(|error| format!("RUST_LOG: {error}"))?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stdout)
         .with_ansi(std::io::stdout().is_terminal())
         .with_target(false)
         .init();
+    Ok(())
 }

@@ -18,6 +18,9 @@ const READERS: u32 = 4;
 const BUSY: Duration = Duration::from_secs(5);
 /// One for each size of a batch that is posted in a single statement, and a few more.
 const STATEMENTS: usize = 100;
+/// At a start, before what fails is said to have failed.
+const TRIES: u32 = 10;
+const BEFORE_ANOTHER: Duration = Duration::from_millis(20);
 const PEPPER: &str = "key_pepper";
 
 /// The database could not be opened.
@@ -62,14 +65,9 @@ impl Database {
             .statement_cache_capacity(STATEMENTS);
         let pool = |size| SqlitePoolOptions::new().max_connections(size).test_before_acquire(false);
         let open = |error| OpenError::Open(shown(), error);
-        let writer = pool(1).connect_with(options.clone()).await.map_err(open)?;
+        let writer = again(async || pool(1).connect_with(options.clone()).await).await.map_err(open)?;
         let migrations = sqlx::migrate!("src/sql/migrations");
-        // Of two processes that start at once both may find nothing there: the one that is second to
-        // make it looks again, and finds what the first has made.
-        let mut migrated = migrations.run(&writer).await;
-        if migrated.is_err() {
-            migrated = migrations.run(&writer).await;
-        }
+        let migrated = again(async || migrations.run(&writer).await).await;
         migrated.map_err(|error| OpenError::Migrate(shown(), error))?;
         let readers = pool(READERS).connect_lazy_with(options.read_only(true));
         Ok(Self { readers, writer })
@@ -96,6 +94,19 @@ impl Database {
             .await
             .map_err(unavailable)
     }
+}
+
+/// Tries what may have met another process's start on a new file: of two that find nothing there the
+/// second fails on what the first has just made, and SQLite does not wait where the journal's mode
+/// changes. Whoever looks again finds it done.
+async fn again<T, E>(mut attempt: impl AsyncFnMut() -> Result<T, E>) -> Result<T, E> {
+    for _ in 0..TRIES {
+        if let Ok(done) = attempt().await {
+            return Ok(done);
+        }
+        tokio::time::sleep(BEFORE_ANOTHER).await;
+    }
+    attempt().await
 }
 
 fn unavailable(error: sqlx::Error) -> Unavailable {

@@ -36,7 +36,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Error> {
-    log();
+    log()?;
     let settings = Settings::read(&Environment)?;
     run_on_runtime(async {
         let listener = server::bind(arguments.listen).await?;
@@ -157,7 +157,7 @@ fn say_how(address: SocketAddr, key: &SecretString, settings: &Settings) -> Resu
     let data_dir = settings.data_dir.display();
     let admin_key = match &settings.admin_key {
         Some(_) => "$TOLLGATE_ADMIN_KEY".to_owned(),
-        None => format!("$(cat {data_dir}/admin-key)"),
+        None => format!("$(cat '{data_dir}/admin-key')"),
     };
     let mut out = std::io::stdout().lock();
     write!(

@@ -25,7 +25,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Error> {
-    log();
+    log()?;
     let settings = Settings::read(&Environment)?;
     let catalog = catalog(&settings)?;
     for name in &settings.inactive {

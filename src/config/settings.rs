@@ -151,6 +151,9 @@ fn database_file(source: &dyn Source, data_dir: &Path, faults: &mut Vec<Fault>) 
     const NAME: &str = "TOLLGATE_DATABASE_URL";
     let Some(url) = source.get(NAME) else { return data_dir.join("tollgate.db") };
     if let Some(path) = url.strip_prefix("sqlite://").filter(|path| !path.is_empty()) {
+        if path.contains('?') {
+            faults.push(Fault::new(NAME, "takes no options: sqlite://PATH ends with the path"));
+        }
         return path.into();
     }
     if url.starts_with("postgres://") || url.starts_with("postgresql://") {

@@ -15,17 +15,19 @@ pub mod said;
 pub mod stream;
 pub mod whole;
 
-/// The `usage` object of a reply, in the names of Chat Completions or in those of Responses.
+/// The `usage` object of a reply, in the names of Chat Completions or in those of Responses; some
+/// backends write both.
 #[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 struct Reported {
-    #[serde(alias = "input_tokens")]
-    prompt_tokens: u64,
-    #[serde(default, alias = "output_tokens")]
+    prompt_tokens: Option<u64>,
     completion_tokens: Option<u64>,
-    #[serde(default, alias = "input_tokens_details")]
     prompt_tokens_details: Option<PromptDetails>,
-    #[serde(default, alias = "output_tokens_details")]
     completion_tokens_details: Option<CompletionDetails>,
+    input_tokens: Option<u64>,
+    output_tokens: Option<u64>,
+    input_tokens_details: Option<PromptDetails>,
+    output_tokens_details: Option<CompletionDetails>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -51,14 +53,14 @@ pub fn said_in(reply: &[u8]) -> Said {
 /// or a fault must not reach the ledger.
 fn read_usage(json: &[u8]) -> Option<Usage> {
     let reported: Reported = serde_json::from_slice(json).ok()?;
-    let cached = reported.prompt_tokens_details.and_then(|details| details.cached_tokens);
-    let reasoning = reported.completion_tokens_details.and_then(|details| details.reasoning_tokens);
+    let input_details = reported.prompt_tokens_details.or(reported.input_tokens_details);
+    let output_details = reported.completion_tokens_details.or(reported.output_tokens_details);
     let usage = Usage {
         source: Source::Reported,
-        input_tokens: reported.prompt_tokens,
-        cached_input_tokens: cached.unwrap_or(0),
-        output_tokens: reported.completion_tokens.unwrap_or(0),
-        reasoning_tokens: reasoning.unwrap_or(0),
+        input_tokens: reported.prompt_tokens.or(reported.input_tokens)?,
+        cached_input_tokens: input_details.and_then(|details| details.cached_tokens).unwrap_or(0),
+        output_tokens: reported.completion_tokens.or(reported.output_tokens).unwrap_or(0),
+        reasoning_tokens: output_details.and_then(|details| details.reasoning_tokens).unwrap_or(0),
     };
     usage.is_plausible().then_some(usage)
 }
@@ -86,6 +88,10 @@ mod tests {
                 Some([1, 1, 2, 0]),
             ),
             (r#"{"prompt_tokens":1,"completion_tokens":2,"prompt_tokens_details":null}"#, Some([1, 0, 2, 0])),
+            (
+                r#"{"prompt_tokens":3,"completion_tokens":4,"input_tokens":3,"output_tokens":4}"#,
+                Some([3, 0, 4, 0]),
+            ),
             (r#"{"prompt_tokens":-1,"completion_tokens":2}"#, None),
             (r#"{"prompt_tokens":"1","completion_tokens":2}"#, None),
             (r#"{"prompt_tokens":99999999999,"completion_tokens":2}"#, None),

@@ -76,7 +76,7 @@ pub(super) async fn until_answered(
             }
         }
     }
-    let refusal = failures.refusal();
+    let refusal = failures.refusal(open.attempts());
     open.refused(failures.status()).await;
     Err(refusal)
 }
@@ -272,11 +272,11 @@ impl Failures {
         }
     }
 
-    fn refusal(&self) -> Refusal {
+    fn refusal(&self, attempts: u32) -> Refusal {
         match (self.soonest, self.failed) {
-            (Some(retry_after), _) => Refusal::BackendsThrottled { retry_after },
-            (None, true) => Refusal::NoBackendAvailable,
-            (None, false) => Refusal::BackendMisconfigured,
+            (Some(retry_after), _) => Refusal::BackendsThrottled { retry_after, attempts },
+            (None, true) => Refusal::NoBackendAvailable { attempts },
+            (None, false) => Refusal::BackendMisconfigured { attempts },
         }
     }
 

@@ -30,11 +30,23 @@ pub enum Refusal {
     #[error("the body did not arrive: nothing came for {} s", .0.as_secs())]
     BodyTimeout(Duration),
     #[error("all backends are busy; try again in {} s", .retry_after.as_secs_f32().ceil())]
-    BackendsThrottled { retry_after: Duration },
+    BackendsThrottled { retry_after: Duration, attempts: u32 },
     #[error("no backend could answer; try again")]
-    NoBackendAvailable,
+    NoBackendAvailable { attempts: u32 },
     #[error("the gateway is not set up rightly for this deployment; its operator has been told")]
-    BackendMisconfigured,
+    BackendMisconfigured { attempts: u32 },
     #[error("the gateway cannot answer just now; try again")]
     Unavailable(#[from] Unavailable),
+}
+
+impl Refusal {
+    /// Requests that were sent to backends before it came to this.
+    pub fn attempts(&self) -> u32 {
+        match self {
+            Self::BackendsThrottled { attempts, .. }
+            | Self::NoBackendAvailable { attempts }
+            | Self::BackendMisconfigured { attempts } => *attempts,
+            _ => 0,
+        }
+    }
 }

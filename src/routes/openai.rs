@@ -23,9 +23,11 @@ pub(super) async fn proxied(State(app): State<App>, request: Request) -> Respons
             response
         }
         Err(refusal) => {
+            let attempts = refusal.attempts();
             let mut response = Refused::from(refusal).into_response();
             let id = HeaderValue::try_from(id.to_string()).expect("an id is hexadecimal digits and dashes");
             response.headers_mut().insert("x-request-id", id);
+            response.headers_mut().insert("x-tollgate-attempts", attempts.into());
             response
         }
     }

@@ -114,14 +114,14 @@ impl From<proxy::Refusal> for Refused {
                 new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "invalid_request_error")
             }
             R::BodyTimeout(_) => new(StatusCode::REQUEST_TIMEOUT, "request_timeout"),
-            R::BackendsThrottled { retry_after } => {
+            R::BackendsThrottled { retry_after, .. } => {
                 let mut refused = new(StatusCode::TOO_MANY_REQUESTS, "backends_throttled");
                 refused.0.kind = "rate_limit_error";
                 refused.0.retry_after = Some(retry_after);
                 refused
             }
-            R::NoBackendAvailable => new(StatusCode::SERVICE_UNAVAILABLE, "no_backend_available"),
-            R::BackendMisconfigured => new(StatusCode::BAD_GATEWAY, "backend_misconfigured"),
+            R::NoBackendAvailable { .. } => new(StatusCode::SERVICE_UNAVAILABLE, "no_backend_available"),
+            R::BackendMisconfigured { .. } => new(StatusCode::BAD_GATEWAY, "backend_misconfigured"),
             R::Unavailable(unavailable) => unavailable.into(),
         }
     }

@@ -52,6 +52,7 @@ async fn without_a_valid_key_nothing_reaches_a_backend() {
         assert_eq!((answer.status, answer.code().as_str()), (401, "invalid_api_key"), "{headers:?}");
         assert!(!answer.header("x-request-id").is_empty());
         assert!(!answer.header("apim-request-id").is_empty());
+        assert_eq!(answer.header("x-tollgate-attempts"), "0");
     }
     assert_eq!(gateway.counts().await["requests"], 0);
     assert_eq!(gateway.usage("").await["total"]["requests"], 0);

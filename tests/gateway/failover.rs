@@ -28,6 +28,7 @@ async fn what_every_backend_failed_at_is_told_in_the_gateways_own_words() {
     ] {
         let answer = gateway.chat(&hello(), behaviour).await;
         assert_eq!((answer.status, answer.code().as_str()), (status, code), "{behaviour}: {}", answer.body);
+        assert_eq!(answer.header("x-tollgate-attempts"), "1", "{behaviour}");
         // Nothing of the inside.
         for inside in ["127.0.0.1", "sim", "Virtual", "Principal", "private endpoint"] {
             assert!(!answer.body.contains(inside), "{behaviour}: {}", answer.body);

@@ -1,8 +1,12 @@
 //! The report is what was used: to the token where the backend says so, closely where nobody does.
 
+use std::sync::{Arc, Mutex};
+
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use tokio::time::{Duration, Instant};
+use tollgate::domain::usage::UsageEvent;
+use tollgate::ports::{Receipt, UsageSink};
 
 use crate::support::{CHAT, TestGateway};
 
@@ -30,8 +34,10 @@ async fn hang_up(gateway: &TestGateway, body: &Value, pieces: usize) {
 }
 
 #[tokio::test]
-async fn a_thousand_mixed_requests_add_up() {
-    let gateway = TestGateway::start().await;
+async fn a_thousand_mixed_requests_add_up_though_each_event_comes_again() {
+    let mut gateway = TestGateway::start().await;
+    let copies = Arc::new(Copies { to: Arc::clone(&gateway.app.proxy.usage), kept: Mutex::default() });
+    gateway.address = gateway.serve_with(Arc::clone(&copies) as Arc<dyn UsageSink>).await;
     let requests = futures_util::stream::iter(0..1_000).for_each_concurrent(32, |number| {
         let gateway = &gateway;
         async move {
@@ -59,6 +65,30 @@ async fn a_thousand_mixed_requests_add_up() {
     close(&json!(sum("estimated", 0)), &counts["unreported"]["prompt_tokens"], 0.05);
     close(&json!(sum("estimated", 1)), &counts["unreported"]["completion_tokens"], 0.05);
     assert_eq!(rows.len(), 1_000);
+    // Each event once more, by way of the host and its trigger.
+    let events: Vec<_> =
+        copies.kept.lock().unwrap().iter().map(|event| serde_json::to_string(event).unwrap()).collect();
+    assert_eq!(events.len(), 1_000);
+    for batch in events.chunks(100) {
+        let host = [("user-agent", "Azure-Functions-Host/4.1"), ("x-azure-functions-invocationid", "1")];
+        let body = json!({"Data": {"events": json!(batch).to_string()}, "Metadata": {}}).to_string();
+        assert_eq!(gateway.send("POST", "/token-accounting", &host, Some(body)).await.status, 200);
+    }
+    assert_eq!(gateway.total(1_000).await, total);
+    assert_eq!(ledger_rows(&gateway).await, rows);
+}
+
+/// Keeps a copy of each event that goes to the ledger.
+struct Copies {
+    to: Arc<dyn UsageSink>,
+    kept: Mutex<Vec<UsageEvent>>,
+}
+
+impl UsageSink for Copies {
+    fn record(&self, event: UsageEvent) -> Receipt {
+        self.kept.lock().unwrap().push(event.clone());
+        self.to.record(event)
+    }
 }
 
 /// Source, input and output of each row.
@@ -66,7 +96,7 @@ async fn ledger_rows(gateway: &TestGateway) -> Vec<(String, u64, u64)> {
     let url = format!("sqlite://{}", gateway.folder().join("ledger.db").display());
     let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
     let rows: Vec<(String, i64, i64)> =
-        sqlx::query_as("SELECT source, input_tokens, output_tokens FROM usage_events")
+        sqlx::query_as("SELECT source, input_tokens, output_tokens FROM usage_events ORDER BY id")
             .fetch_all(&pool)
             .await
             .unwrap();
