@@ -28,6 +28,8 @@ const PEPPER: &str = "key_pepper";
 pub enum OpenError {
     #[error("cannot make the folder {0}: {1}")]
     Folder(String, #[source] std::io::Error),
+    #[error("cannot make the database {0}: {1}")]
+    Make(String, #[source] std::io::Error),
     #[error("cannot open the database {0}: {1}")]
     Open(String, #[source] sqlx::Error),
     #[error("cannot bring the database {0} up to date: {1}")]
@@ -56,6 +58,7 @@ impl Database {
             std::fs::create_dir_all(folder)
                 .map_err(|error| OpenError::Folder(folder.display().to_string(), error))?;
         }
+        make_private(file).map_err(|error| OpenError::Make(shown(), error))?;
         let options = SqliteConnectOptions::new()
             .filename(file)
             .create_if_missing(true)
@@ -107,6 +110,16 @@ async fn again<T, E>(mut attempt: impl AsyncFnMut() -> Result<T, E>) -> Result<T
         tokio::time::sleep(BEFORE_ANOTHER).await;
     }
     attempt().await
+}
+
+/// Makes the file for its owner alone, if it is not there: the secret under which keys are hashed lies
+/// in it. SQLite gives the files beside it the same mode.
+fn make_private(file: &Path) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(file).map(drop)
 }
 
 fn unavailable(error: sqlx::Error) -> Unavailable {

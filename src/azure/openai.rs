@@ -46,7 +46,8 @@ impl Backends for Resources {
         if let Some(key) = api_key(backend)? {
             headers.insert(API_KEY, key);
         }
-        let url = [backend.endpoint.as_str(), path_and_query].concat();
+        let url =
+            backend.endpoint.join(path_and_query).map_err(|error| BackendFailure::BrokeOff(error.into()))?;
         let sent = self.client.post(url).headers(headers).body(body).send().await;
         let (parts, body) = http::Response::<reqwest::Body>::from(sent.map_err(failure)?).into_parts();
         Ok(BackendReply { status: parts.status, headers: parts.headers, body: metered(body) })

@@ -43,7 +43,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Error> {
         let tasks = TaskTracker::new();
         let stop = interrupted(&tasks);
         let resource = server::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
-        let catalog = catalog(resource.local_addr()?)?;
+        let catalog = catalog(resource.local_addr()?, &arguments.simulator)?;
         tasks.spawn(server::serve(resource, simulator::router(arguments.simulator.clone()), stop.clone()));
         let admin_key = match &settings.admin_key {
             Some(key) => key.clone(),
@@ -60,7 +60,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Error> {
 }
 
 /// The simulated resource serves every deployment; prices make the report show money.
-fn catalog(resource: SocketAddr) -> Result<Catalog, Error> {
+fn catalog(resource: SocketAddr, knobs: &simulator::Knobs) -> Result<Catalog, Error> {
+    let auth = match knobs.require_key.first() {
+        Some(key) => json!({"kind": "api_key", "value": key}),
+        None => json!({"kind": "none"}),
+    };
     let price = |deployment: &str, input: &str, cached: Option<&str>, output: Option<&str>| {
         json!({
             "deployment": deployment, "input_per_million": input, "cached_input_per_million": cached,
@@ -70,7 +74,7 @@ fn catalog(resource: SocketAddr) -> Result<Catalog, Error> {
     let file = json!({
         "backends": [{
             "name": "simulator", "endpoint": format!("http://{resource}"), "region": "local",
-            "auth": {"kind": "none"},
+            "auth": auth,
         }],
         "products": [{"name": PRODUCT}],
         "prices": [

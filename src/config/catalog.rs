@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use http::Uri;
 use rust_decimal::Decimal;
 use secrecy::SecretString;
 use time::Date;
 use time::macros::format_description;
+use url::Url;
 
 use super::file::{self, AuthKind, BillingKind};
 use super::{Fault, Faults};
@@ -30,8 +30,8 @@ pub struct Catalog {
 #[derive(Debug)]
 pub struct Backend {
     pub name: Name,
-    /// Scheme and authority, without a slash at its end.
-    pub endpoint: String,
+    /// Scheme and authority.
+    pub endpoint: Url,
     pub region: Option<String>,
     /// Lower is asked first.
     pub priority: u32,
@@ -161,7 +161,8 @@ fn check_backends(files: Vec<file::Backend>, faults: &mut Vec<Fault>) -> Vec<Arc
         let before = faults.len();
         let name = unique_name(file.name, &mut names, &place, faults);
         let endpoint = file.endpoint.as_deref().unwrap_or_default();
-        let (endpoint, is_loopback) = check_endpoint(endpoint, &place, faults);
+        let endpoint = check_endpoint(endpoint, &place, faults);
+        let is_loopback = endpoint.as_ref().is_some_and(|(_, is_loopback)| *is_loopback);
         let auth = check_auth(file.auth.unwrap_or_default(), is_loopback, &place, faults);
         let billing = check_billing(&file.billing.unwrap_or_default(), &place, faults);
         for (field, number) in [("priority", file.priority), ("weight", file.weight)] {
@@ -169,7 +170,7 @@ fn check_backends(files: Vec<file::Backend>, faults: &mut Vec<Fault>) -> Vec<Arc
                 faults.push(Fault::new(format!("{place}.{field}"), "between 1 and 1000"));
             }
         }
-        if let (Some(name), true) = (name, faults.len() == before) {
+        if let (Some(name), Some((endpoint, _)), true) = (name, endpoint, faults.len() == before) {
             backends.push(Arc::new(Backend {
                 name,
                 endpoint,
@@ -207,32 +208,32 @@ fn unique_name(
     }
 }
 
-/// The endpoint as scheme and authority, and whether it is on this machine.
-fn check_endpoint(text: &str, place: &str, faults: &mut Vec<Fault>) -> (String, bool) {
+/// The endpoint, and whether it is on this machine.
+fn check_endpoint(text: &str, place: &str, faults: &mut Vec<Fault>) -> Option<(Url, bool)> {
     let mut fault = |message: &str| faults.push(Fault::new(format!("{place}.endpoint"), message));
     if text.is_empty() {
         fault("is missing: such as https://contoso-eastus.openai.azure.com");
-        return (String::new(), false);
+        return None;
     }
-    let uri = text.parse::<Uri>().ok();
-    let Some((uri, host)) = uri.as_ref().and_then(|uri| uri.host().map(|host| (uri, host))) else {
+    let Some((url, host)) =
+        Url::parse(text).ok().and_then(|url| Some((url.clone(), url.host_str()?.to_owned())))
+    else {
         fault("not a URL: such as https://contoso-eastus.openai.azure.com");
-        return (String::new(), false);
+        return None;
     };
-    let is_loopback = is_loopback(host);
-    match uri.scheme_str() {
-        Some("https") => {}
-        Some("http") if is_loopback => {}
+    let is_loopback = is_loopback(&host);
+    match url.scheme() {
+        "https" => {}
+        "http" if is_loopback => {}
         _ => fault("must begin with https:// (http:// only on 127.0.0.1 or localhost)"),
     }
-    // A fragment is no part of the parsed URL, and would swallow every path that is put behind it.
-    if uri.path() != "/" || uri.query().is_some() || text.contains('#') {
+    if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
         fault("ends after the host: paths such as /openai are put behind it");
     }
-    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+    if !url.username().is_empty() || url.password().is_some() {
         fault("must not carry a user or a password");
     }
-    (text.trim_end_matches('/').to_owned(), is_loopback)
+    Some((url, is_loopback))
 }
 
 /// Whether a URL's host is this machine.

@@ -63,6 +63,23 @@ struct Poster {
     spooled: bool,
 }
 
+/// Whatever comes while others have their turn travels along: a commit costs as much as several
+/// requests do. Nobody waits for a batch to fill: a turn in which nothing came is the last.
+async fn gather(waiting: &mut mpsc::UnboundedReceiver<Waiting>, batch: &mut Vec<Waiting>) {
+    while batch.len() < BATCH {
+        tokio::task::yield_now().await;
+        let before = batch.len();
+        while batch.len() < BATCH
+            && let Ok(more) = waiting.try_recv()
+        {
+            batch.push(more);
+        }
+        if batch.len() == before {
+            return;
+        }
+    }
+}
+
 impl Poster {
     async fn run(mut self, mut waiting: mpsc::UnboundedReceiver<Waiting>) {
         let mut batch = Vec::with_capacity(BATCH);
@@ -71,11 +88,11 @@ impl Poster {
         loop {
             tokio::select! {
                 biased;
-                // Whatever has come meanwhile travels together: nobody waits for a batch to fill.
                 count = waiting.recv_many(&mut batch, BATCH) => {
                     if count == 0 {
                         return;
                     }
+                    gather(&mut waiting, &mut batch).await;
                     self.make_safe(&mut batch).await;
                 }
                 _ = retry.tick(), if self.spooled => self.post_spooled().await,

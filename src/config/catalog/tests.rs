@@ -39,7 +39,7 @@ fn deployments_are_resolved_best_backend_first() {
     };
     assert_eq!(targets("gpt-4o-mini"), ["eastus-ptu/gpt-4o-mini-ptu", "westus-paygo/gpt-4o-mini"]);
     assert_eq!(targets("gpt-4o"), ["westus-paygo/gpt-4o"]);
-    assert_eq!(catalog.backends[1].endpoint, "https://contoso-westus.openai.azure.com");
+    assert_eq!(catalog.backends[1].endpoint.as_str(), "https://contoso-westus.openai.azure.com/");
 }
 
 #[test]
