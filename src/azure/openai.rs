@@ -30,6 +30,9 @@ impl Resources {
         let client = reqwest::Client::builder()
             // Bytes go through as they come: nothing is unpacked, nothing is followed.
             .redirect(Policy::none())
+            // Whether a backend is asked again is decided where all backends are known; and a client
+            // that may ask again copies each request first.
+            .retry(reqwest::retry::never().max_retries_per_request(0))
             .no_proxy()
             .connect_timeout(CONNECT)
             .pool_idle_timeout(POOL_IDLE)

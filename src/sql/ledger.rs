@@ -1,5 +1,7 @@
 //! The ledger's rows.
 
+use std::sync::LazyLock;
+
 use async_trait::async_trait;
 use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, Connection as _, Row as _, Sqlite};
@@ -18,6 +20,14 @@ const PRICED_BY: &str = "deployment, model, backend, time / 86400000, is_provisi
 
 /// Rows in one statement. Each size is prepared once and then kept, so this is also how many are.
 const ROWS_A_STATEMENT: usize = 64;
+
+/// The statement for each number of rows, from one on.
+static STATEMENTS: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let row = format!("({})", ["?"; COLUMNS].join(","));
+    let statement =
+        |rows| format!("{INSERT}{} ON CONFLICT (id) DO NOTHING", vec![row.as_str(); rows].join(","));
+    (1..=ROWS_A_STATEMENT).map(statement).collect()
+});
 
 #[async_trait]
 impl LedgerStore for Database {
@@ -104,11 +114,9 @@ async fn insert(connection: &mut SqliteConnection, entries: &[Entry]) -> Result<
     if entries.is_empty() {
         return Ok(0);
     }
-    let row = format!("({})", ["?"; COLUMNS].join(","));
-    let rows = vec![row.as_str(); entries.len()].join(",");
+    let statement = STATEMENTS[entries.len() - 1].as_str();
     // Made of constants only; every value is bound.
-    let sql = AssertSqlSafe(format!("{INSERT}{rows} ON CONFLICT (id) DO NOTHING"));
-    let query = entries.iter().fold(sqlx::query(sql), bind);
+    let query = entries.iter().fold(sqlx::query(AssertSqlSafe(statement)), bind);
     query.execute(connection).await.map(|done| done.rows_affected())
 }
 

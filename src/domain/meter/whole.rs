@@ -41,6 +41,8 @@ impl Meter {
         while at < bytes.len() {
             if self.in_string {
                 at = self.pass_string(bytes, at);
+            } else if self.skips() {
+                at = self.skip(bytes, at);
             } else {
                 self.pass_mark(bytes[at]);
                 at += 1;
@@ -54,6 +56,38 @@ impl Meter {
 
     pub fn model(&self) -> Option<&str> {
         self.model.as_deref()
+    }
+
+    /// Whether what passes is neither a key nor a value that is wanted.
+    fn skips(&self) -> bool {
+        !self.awaits_key && self.member == Member::Other
+    }
+
+    /// Follows the nesting from `at` to the next string, or to where a key may come.
+    fn skip(&mut self, bytes: &[u8], mut at: usize) -> usize {
+        while let Some(byte) = bytes.get(at) {
+            at += 1;
+            match byte {
+                b'"' => {
+                    self.in_string = true;
+                    return at;
+                }
+                b'{' | b'[' => {
+                    self.depth += 1;
+                    if self.depth == 1 && *byte == b'{' {
+                        self.awaits_key = true;
+                        return at;
+                    }
+                }
+                b'}' | b']' => self.depth = self.depth.saturating_sub(1),
+                b',' if self.depth == 1 => {
+                    self.awaits_key = true;
+                    return at;
+                }
+                _ => {}
+            }
+        }
+        at
     }
 
     /// Follows a string from `at` to where it or the bytes end; answers with the next position.
