@@ -16,9 +16,12 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How long a kept-alive connection may wait for its next request, head included. The Functions
-/// host keeps its connections for about a minute; closing first would reset a POST that cannot be
-/// sent again.
+mod activity;
+
+/// A connection on which nothing passed for this long takes no new request, and one on which nothing
+/// passed for twice as long again is closed, be it in the middle of a request's head. The Functions
+/// host keeps its connections for about a minute; closing first would reset a POST that cannot be sent
+/// again. And no reply is silent for as long as that: its backend would have been given up.
 const IDLE: Duration = Duration::from_secs(150);
 /// Ctrl-C under the local host; in Azure there is no warning, only SIGKILL.
 /// Whoever stops us waits two seconds, and what is cut off must still be counted and written.
@@ -90,13 +93,23 @@ async fn converse(stream: TcpStream, router: Router, stop: CancellationToken, cu
         return;
     }
     let service = TowerToHyperService::new(router);
+    let (stream, activity) = activity::watched(stream);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(IDLE)
+        // A timer for each head costs each request more than one for the connection does.
+        .header_read_timeout(None)
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = activity.ended(IDLE) => {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                ended = connection => ended,
+                () = activity.ended(2 * IDLE) => return,
+                () = cut.cancelled() => return,
+            }
+        }
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {

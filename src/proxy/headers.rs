@@ -151,6 +151,7 @@ pub(super) struct Added<'a> {
 /// The headers of a backend's reply as the caller gets them.
 pub(super) fn for_caller(mut headers: HeaderMap, added: &Added<'_>) -> HeaderMap {
     let backend_request_id = headers.remove(REQUEST_ID);
+    let names_others = headers.contains_key(CONNECTION);
     let leaves: Vec<HeaderName> = headers
         .keys()
         .filter(|name| {
@@ -158,7 +159,7 @@ pub(super) fn for_caller(mut headers: HeaderMap, added: &Added<'_>) -> HeaderMap
             is_hop_by_hop(text)
                 || text.starts_with("x-ratelimit-")
                 || text.starts_with("x-rate-limit-")
-                || is_named_by_connection(&headers, text)
+                || (names_others && is_named_by_connection(&headers, text))
         })
         .cloned()
         .collect();

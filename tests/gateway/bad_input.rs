@@ -110,3 +110,16 @@ async fn half_a_body_and_then_silence_is_given_up() {
     let answer = String::from_utf8_lossy(&answer[..read]).into_owned();
     assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("request_timeout"), "{answer}");
 }
+
+#[tokio::test]
+async fn half_a_head_and_then_silence_is_closed() {
+    let gateway = TestGateway::start().await;
+    let mut stream = tokio::net::TcpStream::connect(gateway.address).await.unwrap();
+    stream.write_all(b"POST /openai/v1/chat/completions HTTP/1.1\r\nho").await.unwrap();
+    // The head must be on its way before time is let go.
+    gateway.send("GET", "/", &[], None).await;
+    tokio::time::pause();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&answer), "");
+}
