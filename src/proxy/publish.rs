@@ -70,8 +70,8 @@ pub(super) enum Used {
     Reported(Usage),
     /// To be counted, in this text of a stream.
     Said(Said),
-    /// To be counted, in this beginning of a whole reply.
-    Reply(Vec<Bytes>),
+    /// To be counted, in this beginning of a whole reply that had so many bytes in all.
+    Reply(Vec<Bytes>, u64),
 }
 
 impl Open {
@@ -174,9 +174,10 @@ impl Draft {
             Used::Reported(usage) => self.write(&backend, outcome, model, usage),
             Used::Nothing => self.write(&backend, outcome, model, Usage::default()),
             Used::Said(said) => self.count(backend, outcome, model, move || said),
-            Used::Reply(frames) => {
-                self.count(backend, outcome, model, move || meter::said_in(&frames.concat()))
-            }
+            Used::Reply(frames, all) => self.count(backend, outcome, model, move || {
+                let beginning = frames.concat();
+                meter::said_in(&beginning).stretched(beginning.len() as u64, all)
+            }),
         }
     }
 

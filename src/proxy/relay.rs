@@ -67,6 +67,7 @@ struct Whole {
     meter: whole::Meter,
     kept: Vec<Bytes>,
     kept_bytes: usize,
+    passed_bytes: u64,
 }
 
 enum State {
@@ -313,10 +314,10 @@ impl Relay {
             },
             Meter::Whole(whole) => Metered {
                 model: whole.meter.model().map(str::to_owned),
-                usage: whole
-                    .meter
-                    .usage()
-                    .map_or_else(|| Used::Reply(std::mem::take(&mut whole.kept)), Used::Reported),
+                usage: whole.meter.usage().map_or_else(
+                    || Used::Reply(std::mem::take(&mut whole.kept), whole.passed_bytes),
+                    Used::Reported,
+                ),
             },
         }
     }
@@ -335,9 +336,12 @@ impl Drop for Relay {
 impl Whole {
     fn pass(&mut self, bytes: &Bytes) {
         self.meter.pass(bytes);
-        if self.kept_bytes + bytes.len() <= MAX_KEPT_BYTES {
-            self.kept_bytes += bytes.len();
-            self.kept.push(bytes.clone());
+        self.passed_bytes += bytes.len() as u64;
+        let room = MAX_KEPT_BYTES - self.kept_bytes;
+        if room > 0 {
+            let kept = bytes.slice(..bytes.len().min(room));
+            self.kept_bytes += kept.len();
+            self.kept.push(kept);
         }
     }
 }

@@ -21,6 +21,13 @@ impl Said {
         }
     }
 
+    /// What was read is the beginning only: `seen` bytes of `all`. The rest is taken to be like it.
+    #[must_use]
+    pub fn stretched(self, seen: u64, all: u64) -> Self {
+        let bytes = self.bytes.saturating_mul(all) / seen.max(1);
+        Self { bytes: bytes.max(self.bytes), ..self }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.bytes == 0
     }
@@ -39,6 +46,15 @@ impl Said {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_not_kept_is_counted_in_proportion() {
+        let mut said = Said::default();
+        said.push(&"one two three four five. ".repeat(100));
+        let seen = said.tokens(Encoding::O200k);
+        let all = said.stretched(1_000, 4_000).tokens(Encoding::O200k);
+        assert_eq!(all, seen * 4);
+    }
 
     #[test]
     fn a_reply_of_any_length_is_counted_in_bounded_memory() {
