@@ -37,6 +37,11 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Error> {
     log()?;
+    if arguments.simulator.require_bearer.is_some() {
+        return Err(
+            "--require-bearer is for `tollgate simulate`: here nobody could sign in with a token".into()
+        );
+    }
     let settings = Settings::read(&Environment)?;
     run_on_runtime(async {
         let listener = server::bind(arguments.listen).await?;
