@@ -7,6 +7,7 @@ use std::fmt;
 
 pub mod catalog;
 mod file;
+pub mod live;
 pub mod settings;
 
 /// Something wrong, and where.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use secrecy::SecretString;
 
-use crate::config::catalog::Catalog;
+use crate::config::live::Live;
 use crate::domain::ids::{Name, SubscriptionId};
 use crate::domain::key::{self, Hasher};
 use crate::domain::limit::Limits;
@@ -14,7 +14,7 @@ use crate::ports::{Clock, Created, KeyHashes, Once, Subscriptions, Unavailable};
 
 /// What the journey needs.
 pub struct Issuing {
-    pub catalog: Arc<Catalog>,
+    pub config: Arc<Live>,
     pub clock: Arc<dyn Clock>,
     pub hasher: Hasher,
     pub store: Arc<dyn Subscriptions>,
@@ -130,7 +130,8 @@ impl Issuing {
         if application.expires_at.is_some_and(|expires_at| expires_at <= now) {
             return invalid("expires_at", "must be in the future");
         }
-        if self.catalog.products.contains_key(&application.product) {
+        let catalog = self.config.catalog().map_err(Unavailable::from)?;
+        if catalog.products.contains_key(&application.product) {
             Ok(())
         } else {
             Err(Refusal::NoProduct(application.product.clone()))

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::catalog::{Billing, Catalog};
+use crate::config::live::Live;
 use crate::domain::usage::UsageEvent;
 use crate::ports::{Clock, Entry, LedgerStore, Postings, Unavailable};
 
@@ -11,7 +12,7 @@ pub mod report;
 
 /// What the journey needs.
 pub struct Ledger {
-    pub catalog: Arc<Catalog>,
+    pub config: Arc<Live>,
     pub clock: Arc<dyn Clock>,
     pub store: Arc<dyn LedgerStore>,
 }
@@ -31,10 +32,12 @@ impl Ledger {
     /// Posts a batch that the Functions host delivered.
     ///
     /// # Errors
-    /// Only when the store cannot be reached: the host then brings the batch again.
+    /// Only when the store cannot be reached, or which backends are paid for by the hour is not known
+    /// yet: the host then brings the batch again.
     pub async fn post_delivered(&self, body: &[u8]) -> Result<Posted, Unavailable> {
+        let catalog = self.config.catalog()?;
         let decoded = decode::delivered(body, self.clock.now());
-        let entries = decoded.events.into_iter().map(|event| self.entry(event)).collect();
+        let entries = decoded.events.into_iter().map(|event| entry(&catalog, event)).collect();
         self.post(Postings { entries, dead_letters: decoded.dead_letters }).await
     }
 
@@ -43,7 +46,8 @@ impl Ledger {
     /// # Errors
     /// When the store cannot be reached; nothing of the batch is posted then.
     pub async fn post_events(&self, events: Vec<UsageEvent>) -> Result<Posted, Unavailable> {
-        let entries = events.into_iter().map(|event| self.entry(event)).collect();
+        let catalog = self.config.catalog()?;
+        let entries = events.into_iter().map(|event| entry(&catalog, event)).collect();
         self.post(Postings { entries, dead_letters: Vec::new() }).await
     }
 
@@ -55,11 +59,11 @@ impl Ledger {
         }
         Ok(Posted { events, new, dead_letters })
     }
+}
 
-    fn entry(&self, event: UsageEvent) -> Entry {
-        let mut backends = self.catalog.backends.iter();
-        let is_provisioned =
-            backends.any(|backend| backend.name == event.backend && backend.billing != Billing::PayAsYouGo);
-        Entry { event, is_provisioned }
-    }
+fn entry(catalog: &Catalog, event: UsageEvent) -> Entry {
+    let mut backends = catalog.backends.iter();
+    let is_provisioned =
+        backends.any(|backend| backend.name == event.backend && backend.billing != Billing::PayAsYouGo);
+    Entry { event, is_provisioned }
 }

@@ -13,6 +13,7 @@ use http::{HeaderMap, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 
 use crate::config::catalog::Backend;
+use crate::config::live::NoConfiguration;
 use crate::domain::ids::SubscriptionId;
 use crate::domain::key::KeyHash;
 use crate::domain::subscription::Subscription;
@@ -26,6 +27,12 @@ pub struct Unavailable {
     /// Such as `the database`.
     pub what: &'static str,
     pub source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl From<NoConfiguration> for Unavailable {
+    fn from(missing: NoConfiguration) -> Self {
+        Self { what: "the gateway configuration", source: missing.into() }
+    }
 }
 
 /// An error and what caused it, in one line for the log.

@@ -11,10 +11,11 @@ use http::{HeaderMap, StatusCode};
 use tokio_util::task::TaskTracker;
 
 use crate::config::catalog::Catalog;
+use crate::config::live::Live;
 use crate::domain::api::Address;
 use crate::domain::ids::RequestId;
 use crate::domain::trace::Trace;
-use crate::ports::{Backends, Clock, UsageSink};
+use crate::ports::{Backends, Clock, Unavailable, UsageSink};
 
 mod admit;
 mod authenticate;
@@ -34,7 +35,7 @@ pub use relay::{BrokenReply, Relay};
 
 /// What the journey needs.
 pub struct Proxy {
-    pub catalog: Arc<Catalog>,
+    pub config: Arc<Live>,
     pub clock: Arc<dyn Clock>,
     pub keys: Keys,
     pub backends: Arc<dyn Backends>,
@@ -83,11 +84,24 @@ pub struct Answer {
 }
 
 impl Proxy {
+    /// The configuration that holds for a request that comes now.
+    ///
+    /// # Errors
+    /// [`Refusal::Unavailable`] while none was read: nobody can be served then, whoever it is.
+    pub fn catalog(&self) -> Result<Arc<Catalog>, Refusal> {
+        Ok(self.config.catalog().map_err(Unavailable::from)?)
+    }
+
     /// Serves one request up to where its reply begins; the [`Relay`] does the rest as it is read.
-    pub async fn serve(&self, caller: Caller, incoming: Incoming) -> Result<Answer, Refusal> {
+    pub async fn serve(
+        &self,
+        catalog: Arc<Catalog>,
+        caller: Caller,
+        incoming: Incoming,
+    ) -> Result<Answer, Refusal> {
         let ask = read::ask(&incoming)?;
-        let permit = admit::admit(&self.catalog, caller, &ask)?;
-        let targets = choose::in_order(&self.catalog, &ask)?;
+        let permit = admit::admit(&catalog, caller, &ask)?;
+        let targets = choose::in_order(&catalog, &ask)?;
         let open = publish::Open::new(self, &incoming, &ask, permit);
         let reply = forward::until_answered(self, &incoming, &ask, targets, open).await?;
         let mut answer = relay::metered(self, &ask, reply);

@@ -8,7 +8,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::app::App;
 use crate::azure::openai::Resources;
-use crate::config::catalog::Catalog;
+use crate::config::live::Live;
 use crate::config::settings::Settings;
 use crate::domain::key::Hasher;
 use crate::issuing::Issuing;
@@ -45,7 +45,7 @@ pub struct Wired {
 /// When something that is needed cannot be opened.
 pub async fn wire(
     settings: &Settings,
-    catalog: Catalog,
+    config: Arc<Live>,
     admin_key: Option<SecretString>,
 ) -> Result<Wired, WiringError> {
     let database = Arc::new(Database::open(&settings.database_file).await?);
@@ -53,15 +53,14 @@ pub async fn wire(
         Some(pepper) => Hasher::new(pepper.expose_secret().as_bytes()),
         None => Hasher::new(&database.pepper().await?),
     };
-    let catalog = Arc::new(catalog);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let subscriptions: Arc<dyn Subscriptions> = database.clone();
     let store: Arc<dyn LedgerStore> = database;
-    let ledger = Arc::new(Ledger { catalog: catalog.clone(), clock: clock.clone(), store });
+    let ledger = Arc::new(Ledger { config: config.clone(), clock: clock.clone(), store });
     let tasks = TaskTracker::new();
     let usage = usage_in_process(ledger.clone(), &settings.data_dir, &tasks);
     let proxy = Proxy {
-        catalog: catalog.clone(),
+        config: config.clone(),
         clock: clock.clone(),
         keys: Keys::new(hasher.clone(), subscriptions.clone()),
         backends: Arc::new(Resources::new()?),
@@ -70,7 +69,7 @@ pub async fn wire(
         tasks: tasks.clone(),
         timeouts: Timeouts::default(),
     };
-    let issuing = Issuing { catalog, clock, hasher, store: subscriptions };
+    let issuing = Issuing { config, clock, hasher, store: subscriptions };
     let app = App {
         proxy: Arc::new(proxy),
         ledger,

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
 
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::json;
@@ -12,12 +13,14 @@ use super::serve::last_writes;
 use super::{Error, interrupted, log, run_on_runtime};
 use crate::app::App;
 use crate::config::catalog::Catalog;
+use crate::config::live::Live;
 use crate::config::settings::{Environment, Settings};
 use crate::domain::ids::Name;
 use crate::domain::key;
 use crate::domain::limit::Limits;
 use crate::issuing::{Application, Issued};
-use crate::ports::with_causes;
+use crate::memory::SystemClock;
+use crate::ports::{Clock as _, with_causes};
 use crate::proxy::Refusal;
 use crate::wiring::{self, Wired};
 use crate::{routes, server, simulator};
@@ -54,7 +57,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Error> {
             Some(key) => key.clone(),
             None => kept_key(&settings.data_dir.join("admin-key"))?,
         };
-        let wired = wiring::wire(&settings, catalog, Some(admin_key)).await?;
+        let config = Live::holding(catalog, "the built-in configuration", SystemClock::start().now());
+        let wired = wiring::wire(&settings, Arc::new(config), Some(admin_key)).await?;
         let key = issued_key(&wired.app, &settings.data_dir).await?;
         say_how(listener.local_addr()?, &key, &settings)?;
         let Wired { app, tasks: writes } = wired;

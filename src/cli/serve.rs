@@ -1,6 +1,7 @@
 //! `tollgate serve`: the gateway as the Functions host starts it.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -8,7 +9,10 @@ use tokio_util::task::TaskTracker;
 
 use super::{Error, interrupted, log, run_on_runtime};
 use crate::config::catalog::Catalog;
+use crate::config::live::Live;
 use crate::config::settings::{Environment, Settings};
+use crate::memory::SystemClock;
+use crate::ports::Clock as _;
 use crate::wiring::{self, Wired};
 use crate::{routes, server};
 
@@ -27,7 +31,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<(), Error> {
     log()?;
     let settings = Settings::read(&Environment)?;
-    let catalog = catalog(&settings)?;
+    let config = Arc::new(configuration(&settings)?);
     for name in &settings.inactive {
         tracing::warn!(setting = name, "{name} is set and does nothing in this version yet");
     }
@@ -46,7 +50,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Error> {
         let (ready, gateway) = watch::channel(None);
         let (latest, router) = watch::channel(routes::starting(gateway));
         let serving = background.spawn(server::serve_latest(listener, router, stop));
-        let Wired { app, tasks } = wiring::wire(&settings, catalog, settings.admin_key.clone()).await?;
+        let Wired { app, tasks } = wiring::wire(&settings, config, settings.admin_key.clone()).await?;
         if app.admin_key.is_none() {
             tracing::warn!("TOLLGATE_ADMIN_KEY is not set: the management routes are shut");
         }
@@ -69,7 +73,7 @@ pub(super) async fn last_writes(tasks: &TaskTracker) {
     }
 }
 
-fn catalog(settings: &Settings) -> Result<Catalog, Error> {
+fn configuration(settings: &Settings) -> Result<Live, Error> {
     let Some(file) = &settings.config_file else {
         return Err("TOLLGATE_CONFIG is not set: name the gateway configuration's file there \
                     (to try Tollgate without one, run `tollgate local`)"
@@ -77,5 +81,7 @@ fn catalog(settings: &Settings) -> Result<Catalog, Error> {
     };
     let text = std::fs::read_to_string(file)
         .map_err(|error| format!("cannot read TOLLGATE_CONFIG {}: {error}", file.display()))?;
-    Ok(Catalog::parse(&text, &file.display().to_string())?)
+    let source = file.display().to_string();
+    let catalog = Catalog::parse(&text, &source)?;
+    Ok(Live::holding(catalog, source, SystemClock::start().now()))
 }

@@ -60,17 +60,18 @@ impl Ledger {
     /// The usage of a time.
     ///
     /// # Errors
-    /// When the store cannot be reached.
+    /// When the store cannot be reached, or the prices have not been read.
     pub async fn usage(&self, query: SumQuery) -> Result<UsageReport, Unavailable> {
+        let catalog = self.config.catalog()?;
         let mut rows: BTreeMap<Vec<Option<String>>, Totals> = BTreeMap::new();
         let mut total = Totals::default();
         for sums in self.store.sums(&query).await? {
-            let cost = cost(&self.catalog.prices, &sums);
+            let cost = cost(&catalog.prices, &sums);
             total.add(&sums, cost);
             rows.entry(sums.group.clone()).or_default().add(&sums, cost);
         }
         let SumQuery { from, to, group_by } = query;
-        let currency = self.catalog.currency.clone();
+        let currency = catalog.currency.clone();
         Ok(UsageReport { currency, from, to, group_by, rows: rows.into_iter().collect(), total })
     }
 }

@@ -39,6 +39,7 @@ async fn serve(app: &App, id: RequestId, request: Request) -> Result<Answer, Ref
     // Every operation that is proxied is a POST.
     let address = Address::parse(parts.uri.path()).filter(|_| parts.method == Method::POST);
     let address = address.ok_or(Refusal::NotFound)?;
+    let catalog = app.proxy.catalog()?;
     let query = parts.uri.query();
     let caller = app.proxy.keys.caller(&parts.headers, query, app.proxy.clock.now()).await?;
     let body = extract::body(&parts.headers, body, MAX_BODY_BYTES).await?;
@@ -46,5 +47,5 @@ async fn serve(app: &App, id: RequestId, request: Request) -> Result<Answer, Ref
     let trace = Trace::of_request(traceparent, id);
     let query = query.map(str::to_owned);
     let incoming = Incoming { id, trace, address, query, headers: parts.headers, body, began };
-    app.proxy.serve(caller, incoming).await
+    app.proxy.serve(catalog, caller, incoming).await
 }

@@ -16,7 +16,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tollgate::app::App;
 use tollgate::config::catalog::Catalog;
+use tollgate::config::live::Live;
 use tollgate::config::settings::Settings;
+use tollgate::domain::units::UnixMillis;
 use tollgate::ledger::Ledger;
 use tollgate::ports::{LedgerStore, UsageSink};
 use tollgate::proxy::{Keys, Proxy, Unasked};
@@ -136,7 +138,7 @@ impl TestGateway {
     fn proxy_with(&self, usage: Arc<dyn UsageSink>) -> Proxy {
         let (proxy, issuing) = (&self.app.proxy, &self.app.issuing);
         Proxy {
-            catalog: Arc::clone(&proxy.catalog),
+            config: Arc::clone(&proxy.config),
             clock: Arc::clone(&proxy.clock),
             keys: Keys::new(issuing.hasher.clone(), Arc::clone(&issuing.store)),
             backends: Arc::clone(&proxy.backends),
@@ -150,8 +152,8 @@ impl TestGateway {
     /// Serves the same gateway once more, its usage posted in process to `store`.
     pub(crate) async fn serve_posting_to(&self, store: Arc<dyn LedgerStore>) -> SocketAddr {
         let ledger = &self.app.ledger;
-        let (catalog, clock) = (Arc::clone(&ledger.catalog), Arc::clone(&ledger.clock));
-        let ledger = Arc::new(Ledger { catalog, clock, store });
+        let (config, clock) = (Arc::clone(&ledger.config), Arc::clone(&ledger.clock));
+        let ledger = Arc::new(Ledger { config, clock, store });
         let usage = wiring::usage_in_process(Arc::clone(&ledger), self.folder(), &self.app.proxy.tasks);
         let proxy = Arc::new(self.proxy_with(usage));
         self.serve(App { proxy, ledger, ..self.app.clone() }).await
@@ -259,7 +261,8 @@ async fn app(folder: &Path, configuration: &Value) -> App {
     ]);
     let settings = Settings::read(&settings).unwrap();
     let catalog = Catalog::parse(&configuration.to_string(), "test").unwrap();
-    wiring::wire(&settings, catalog, Some(SecretString::from(ADMIN_KEY))).await.unwrap().app
+    let config = Arc::new(Live::holding(catalog, "test", UnixMillis(0)));
+    wiring::wire(&settings, config, Some(SecretString::from(ADMIN_KEY))).await.unwrap().app
 }
 
 pub(crate) async fn ask(
