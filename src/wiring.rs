@@ -15,7 +15,7 @@ use crate::issuing::Issuing;
 use crate::ledger::Ledger;
 use crate::memory::SystemClock;
 use crate::ports::{Clock, LedgerStore, Subscriptions, Unavailable, UsageSink};
-use crate::proxy::{Keys, Proxy, Timeouts, Unasked};
+use crate::proxy::{Keys, Pool, Proxy, Unasked};
 use crate::spool::Spool;
 use crate::sql::{Database, OpenError};
 
@@ -67,7 +67,7 @@ pub async fn wire(
         usage,
         unasked: Unasked::default(),
         tasks: tasks.clone(),
-        timeouts: Timeouts::default(),
+        pool: Pool::new(clock.clone()),
     };
     let issuing = Issuing { config, clock, hasher, store: subscriptions };
     let app = App {
