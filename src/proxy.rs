@@ -27,6 +27,7 @@ mod publish;
 mod read;
 mod refusal;
 mod relay;
+mod room;
 
 pub use authenticate::{Caller, Keys};
 pub use forward::Unasked;
@@ -35,6 +36,7 @@ pub use pool::{BackendReport, DeploymentReport, LastFailure, Pool, Quantiles};
 pub use read::MAX_BODY_BYTES;
 pub use refusal::Refusal;
 pub use relay::{BrokenReply, Relay};
+pub use room::{Room, Taken};
 
 /// What the journey needs.
 pub struct Proxy {
@@ -49,6 +51,8 @@ pub struct Proxy {
     pub tasks: TaskTracker,
     /// What is known of the backends.
     pub pool: Pool,
+    /// For the bodies of requests.
+    pub room: Room,
 }
 
 /// A request as it came, but for its credentials.

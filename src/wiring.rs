@@ -15,7 +15,7 @@ use crate::issuing::Issuing;
 use crate::ledger::Ledger;
 use crate::memory::SystemClock;
 use crate::ports::{Clock, LedgerStore, Subscriptions, Unavailable, UsageSink};
-use crate::proxy::{Keys, Pool, Proxy, Unasked};
+use crate::proxy::{Keys, Pool, Proxy, Room, Unasked};
 use crate::spool::Spool;
 use crate::sql::{Database, OpenError};
 
@@ -68,6 +68,7 @@ pub async fn wire(
         unasked: Unasked::default(),
         tasks: tasks.clone(),
         pool: Pool::new(clock.clone()),
+        room: Room::default(),
     };
     let issuing = Issuing { config, clock, hasher, store: subscriptions };
     let app = App {
