@@ -15,3 +15,4 @@ mod metering;
 mod simulator;
 mod streaming;
 mod support;
+mod tls;
