@@ -75,12 +75,14 @@ pub(super) async fn until_answered(exchange: Exchange) -> Result<Answered, Refus
         let now = proxy.clock.elapsed();
         let left = (incoming.began + timeouts.total).saturating_sub(now);
         if left.is_zero() || progress.is_committed.load(Relaxed) {
+            // Whoever was not asked for want of time might have served it.
+            failures.failed = true;
             break;
         }
         let Some(member) = targets.next(now) else { break };
         let limit =
             limit(&timeouts, &ask, now.saturating_sub(incoming.began), left, || targets.has_another(now));
-        let asked = Asked::new(member, Arc::clone(&proxy.clock));
+        let asked = Asked::new(member, Arc::clone(&proxy.clock), now);
         let target = &asked.member().target;
         let mut attempt = Attempt {
             proxy: &proxy,

@@ -5,6 +5,9 @@ use tollgate::simulator::Knobs;
 
 use crate::support::{TestGateway, configuration, resource};
 
+mod rests;
+mod rig;
+
 fn hello() -> Value {
     json!({"messages": [{"role": "user", "content": "Say hello."}]})
 }
