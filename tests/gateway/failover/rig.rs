@@ -2,23 +2,42 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use tokio_util::sync::DropGuard;
+use tollgate::domain::usage::UsageEvent;
+use tollgate::ports::{Receipt, UsageSink};
 use tollgate::simulator::Knobs;
 
-use crate::support::{Answer, SetClock, TestGateway, configuration, resource};
+use crate::support::{Answer, CHAT, SetClock, TestGateway, configuration, resource};
 
 pub(super) struct Rig {
     pub(super) gateway: TestGateway,
     pub(super) clock: Arc<SetClock>,
     pub(super) backends: BTreeMap<String, Simulated>,
+    events: Arc<Recorded>,
+}
+
+/// The ledger, with a copy of every event that it is given.
+struct Recorded {
+    sink: Arc<dyn UsageSink>,
+    events: Mutex<Vec<UsageEvent>>,
+}
+
+impl UsageSink for Recorded {
+    fn record(&self, event: UsageEvent) -> Receipt {
+        self.events.lock().unwrap().push(event.clone());
+        self.sink.record(event)
+    }
 }
 
 pub(super) struct Simulated {
     pub(super) address: SocketAddr,
-    stop: Option<DropGuard>,
+    _stop: DropGuard,
 }
 
 /// A backend of the configuration.
@@ -47,7 +66,7 @@ impl Rig {
         for (priority, (name, knobs)) in (1..).zip(knobs) {
             let (address, stop) = resource(knobs).await;
             listed.push(backend(name, address, priority));
-            backends.insert(name.to_owned(), Simulated { address, stop: Some(stop) });
+            backends.insert(name.to_owned(), Simulated { address, _stop: stop });
         }
         let any = backends.values().next().unwrap().address;
         let mut configuration = configuration(any);
@@ -55,8 +74,10 @@ impl Rig {
         change(&mut configuration);
         let mut gateway = TestGateway::with(any, &configuration).await;
         let clock = SetClock::start();
-        gateway.address = gateway.serve_by(&clock).await;
-        Self { gateway, clock, backends }
+        let sink = Arc::clone(&gateway.app.proxy.usage);
+        let events = Arc::new(Recorded { sink, events: Mutex::default() });
+        gateway.address = gateway.serve_by(&clock, Arc::clone(&events) as Arc<dyn UsageSink>).await;
+        Self { gateway, clock, backends, events }
     }
 
     /// How this backend treats every request from now on.
@@ -66,13 +87,18 @@ impl Rig {
         assert_eq!(told.status(), 204, "{words}");
     }
 
-    pub(super) async fn stop(&mut self, backend: &str) {
-        self.backends.get_mut(backend).unwrap().stop = None;
-        let address = self.backends[backend].address;
-        // Its listener is gone once nobody is let in any more.
-        while tokio::net::TcpStream::connect(address).await.is_ok() {
-            tokio::task::yield_now().await;
+    /// Everything that a backend says when it is asked without a gateway, until it ends or breaks off.
+    pub(super) async fn direct(&self, backend: &str, body: &Value) -> String {
+        let url = format!("http://{}{CHAT}", self.backends[backend].address);
+        let request = self.gateway.client.post(url).header("content-type", "application/json");
+        let mut pieces = request.body(body.to_string()).send().await.unwrap().bytes_stream();
+        let mut all = Vec::new();
+        // One that stalls says no more than what came until then.
+        let pause = Duration::from_millis(500);
+        while let Ok(Some(Ok(piece))) = tokio::time::timeout(pause, pieces.next()).await {
+            all.extend_from_slice(&piece);
         }
+        String::from_utf8(all).unwrap()
     }
 
     pub(super) async fn chat(&self, stream: bool) -> Answer {
@@ -96,6 +122,12 @@ impl Rig {
     /// How often a backend was asked, by its own books.
     pub(super) async fn asked(&self, backend: &str) -> u64 {
         self.books(backend).await["requests"].as_u64().unwrap()
+    }
+
+    /// The usage events so far, once there are `count` of them: no more and no less.
+    pub(super) async fn events(&self, count: u64) -> Vec<UsageEvent> {
+        self.gateway.total(count).await;
+        self.events.events.lock().unwrap().clone()
     }
 
     /// What the gateway reports of a backend.

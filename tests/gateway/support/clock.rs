@@ -7,7 +7,7 @@ use std::time::Duration;
 use tollgate::app::App;
 use tollgate::domain::units::UnixMillis;
 use tollgate::memory::SystemClock;
-use tollgate::ports::Clock;
+use tollgate::ports::{Clock, UsageSink};
 use tollgate::proxy::{Pool, Proxy};
 
 use super::TestGateway;
@@ -40,12 +40,12 @@ impl Clock for SetClock {
 }
 
 impl TestGateway {
-    /// Serves the same gateway once more, by a clock that the test sets and with nothing known of its
-    /// backends.
-    pub(crate) async fn serve_by(&self, clock: &Arc<SetClock>) -> SocketAddr {
+    /// Serves the same gateway once more, by a clock that the test sets, with nothing known of its
+    /// backends, its usage kept for the test.
+    pub(crate) async fn serve_by(&self, clock: &Arc<SetClock>, usage: Arc<dyn UsageSink>) -> SocketAddr {
         let clock: Arc<dyn Clock> = clock.clone();
         let pool = Pool::new(Arc::clone(&clock));
-        let proxy = Proxy { clock, pool, ..self.proxy_with(Arc::clone(&self.app.proxy.usage)) };
+        let proxy = Proxy { clock, pool, ..self.proxy_with(usage) };
         self.serve(App { proxy: Arc::new(proxy), ..self.app.clone() }).await
     }
 }
