@@ -5,6 +5,7 @@ use tollgate::simulator::Knobs;
 
 use crate::support::{TestGateway, configuration, resource};
 
+mod endurance;
 mod faults;
 mod rests;
 mod rig;

@@ -272,6 +272,26 @@ async fn a_refusal_without_a_body_is_one_all_the_same() {
     }
 }
 
+/// A backend may close a connection that is kept for the next request at any moment; that is no fault.
+#[tokio::test]
+async fn a_kept_connection_that_was_closed_meanwhile_costs_the_only_backend_nothing() {
+    let body = r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4}}"#;
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let (address, _stop) = scripted(vec![(0, head + body)]).await;
+    let rig = Rig::with(&["any"], |configuration| {
+        configuration["backends"] = json!([backend("scripted", address, 1)]);
+    })
+    .await;
+    for _ in 0..20 {
+        let answer = rig.chat(false).await;
+        assert_eq!((answer.status, answer.body.as_str()), (200, body));
+        assert_eq!(answer.header("x-tollgate-attempts"), "1");
+    }
+}
+
 #[tokio::test]
 async fn a_whole_reply_that_breaks_is_aborted_and_billed_as_failed() {
     let rig = Rig::with(&["first", "second"], quick).await;

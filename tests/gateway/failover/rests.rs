@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tollgate::simulator::Knobs;
 
-use super::rig::Rig;
+use super::rig::{Rig, hello};
 
 const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -183,4 +184,48 @@ async fn a_backend_that_rests_because_it_failed_is_asked_when_nobody_else_is_lef
     rig.always("sole", "").await;
     assert_eq!(rig.server().await, "sole");
     assert_eq!(rig.report("sole").await["state"], "ready");
+}
+
+/// Whatever happened, in whatever order, and however many callers hung up over it: no backend is left
+/// behind as one that somebody looks at, and nothing stays in flight.
+#[tokio::test]
+async fn behind_any_chaos_every_backend_comes_back() {
+    let names = ["one", "two", "three"];
+    let knobs = |seed| Knobs { fault_share: 0.6, seed, ttft_ms: 3, ..Knobs::default() };
+    let rig =
+        Rig::before((0..).zip(names).map(|(seed, name)| (name, knobs(seed))).collect(), |configuration| {
+            configuration["timeouts"] = json!({"first_byte": 0.1, "stream_first_byte": 0.1, "idle": 0.2});
+            for backend in configuration["backends"].as_array_mut().unwrap() {
+                backend["priority"] = json!(1);
+            }
+        })
+        .await;
+    for _ in 0..8 {
+        // Some wait for their answer, and some do not.
+        let chats = (0_u64..24).map(|number| {
+            let patience = Duration::from_millis(if number % 2 == 0 { 2 * number } else { 2_000 });
+            tokio::time::timeout(patience, rig.chat(number % 3 == 0))
+        });
+        futures_util::future::join_all(chats).await;
+        rig.clock.advance(s(7));
+    }
+    let settled = async {
+        for name in names {
+            while rig.report(name).await["in_flight"] != 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    };
+    tokio::time::timeout(s(20), settled).await.expect("nothing stays in flight");
+    rig.clock.advance(s(61));
+    let mut servers = Vec::new();
+    for _ in 0..6 {
+        let answer = rig.gateway.chat(&hello(false), "healthy").await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        servers.push(answer.header("x-tollgate-backend").to_owned());
+    }
+    for name in names {
+        assert_eq!(servers.iter().filter(|server| *server == name).count(), 2, "{servers:?}");
+        assert_eq!(rig.report(name).await["state"], "ready");
+    }
 }

@@ -114,9 +114,18 @@ impl Rig {
 
     /// A backend's own books.
     pub(super) async fn books(&self, backend: &str) -> Value {
+        self.counts(backend).await["total"].clone()
+    }
+
+    /// What became of a backend's provisioned capacity.
+    pub(super) async fn capacity(&self, backend: &str) -> Value {
+        self.counts(backend).await["capacity"].clone()
+    }
+
+    async fn counts(&self, backend: &str) -> Value {
         let url = format!("http://{}/simulator/counts", self.backends[backend].address);
         let answer = self.gateway.client.get(url).send().await.unwrap().text().await.unwrap();
-        serde_json::from_str::<Value>(&answer).unwrap()["total"].clone()
+        serde_json::from_str(&answer).unwrap()
     }
 
     /// How often a backend was asked, by its own books.
