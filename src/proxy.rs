@@ -97,12 +97,19 @@ impl Proxy {
         let targets = choose::in_order(&self.pool, &catalog, &ask)?;
         let open = publish::Open::new(self, &incoming, &ask, permit);
         let (id, is_stream, timeouts) = (incoming.id, ask.stream, catalog.timeouts);
-        let patience =
-            timeouts.waiting_after.saturating_sub(self.clock.elapsed().saturating_sub(incoming.began));
+        let since = self.clock.elapsed();
         let progress = Arc::new(Progress::default());
         let proxy = Arc::clone(self);
-        let exchange =
-            Exchange { proxy, incoming, ask, targets, open, timeouts, progress: Arc::clone(&progress) };
+        let exchange = Exchange {
+            proxy,
+            incoming,
+            ask,
+            targets,
+            open,
+            timeouts,
+            progress: Arc::clone(&progress),
+            since,
+        };
         if !is_stream {
             let answered = forward::until_answered(exchange).await?;
             let mut answer = relay::metered(answered, &self.tasks);
@@ -110,7 +117,7 @@ impl Proxy {
             return Ok(answer);
         }
         let mut forwarding: relay::Forwarding = Box::pin(forward::until_answered(exchange));
-        match tokio::time::timeout(patience, &mut forwarding).await {
+        match tokio::time::timeout(timeouts.waiting_after, &mut forwarding).await {
             Ok(answered) => {
                 let mut answer = relay::metered(answered?, &self.tasks);
                 answer.body.settle_if_empty().await;

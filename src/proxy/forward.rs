@@ -38,6 +38,9 @@ pub(super) struct Exchange {
     pub(super) open: Open,
     pub(super) timeouts: Timeouts,
     pub(super) progress: Arc<Progress>,
+    /// When it went out, by the clock's elapsed time: what a slow caller took to send it is not its
+    /// backends'.
+    pub(super) since: Duration,
 }
 
 /// What is shared with whoever waits for the answer to a stream.
@@ -69,18 +72,17 @@ pub(super) struct Answered {
 /// # Errors
 /// What all of them together mean for the caller; the log says what each of them did.
 pub(super) async fn until_answered(exchange: Exchange) -> Result<Answered, Refusal> {
-    let Exchange { proxy, incoming, ask, mut targets, mut open, timeouts, progress } = exchange;
+    let Exchange { proxy, incoming, ask, mut targets, mut open, timeouts, progress, since } = exchange;
     let mut failures = Failures::default();
     loop {
         let now = proxy.clock.elapsed();
-        let left = (incoming.began + timeouts.total).saturating_sub(now);
+        let left = (since + timeouts.total).saturating_sub(now);
         if left.is_zero() || progress.is_committed.load(Relaxed) {
             break;
         }
         let Some(member) = targets.next(now) else { break };
-        let limit =
-            limit(&timeouts, &ask, now.saturating_sub(incoming.began), left, || targets.has_another(now));
-        let asked = Asked::new(member, Arc::clone(&proxy.clock));
+        let limit = limit(&timeouts, &ask, now.saturating_sub(since), left, || targets.has_another(now));
+        let asked = Asked::new(member, Arc::clone(&proxy.clock), now);
         let target = &asked.member().target;
         let mut attempt = Attempt {
             proxy: &proxy,

@@ -18,3 +18,4 @@ mod metering;
 mod simulator;
 mod streaming;
 mod support;
+mod tls;

@@ -304,6 +304,11 @@ pub(crate) struct Process {
 impl Process {
     /// Starts `tollgate serve` on a free port, with its ledger in `folder`, and waits until it answers.
     pub(crate) async fn serve(folder: &Path, configuration: &Value) -> Self {
+        Self::serve_in(folder, configuration, &[]).await
+    }
+
+    /// The same, with more in its environment.
+    pub(crate) async fn serve_in(folder: &Path, configuration: &Value, more: &[(&str, &str)]) -> Self {
         let file = folder.join("gateway.json");
         std::fs::write(&file, configuration.to_string()).unwrap();
         // Taken and given back: the next free port is another one.
@@ -315,6 +320,7 @@ impl Process {
             .env("TOLLGATE_DATA_DIR", folder)
             .env("TOLLGATE_ADMIN_KEY", ADMIN_KEY)
             .env("FUNCTIONS_CUSTOMHANDLER_PORT", address.port().to_string())
+            .envs(more.iter().copied())
             .stdout(std::process::Stdio::null())
             .spawn()
             .unwrap();
