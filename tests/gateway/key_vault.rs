@@ -249,3 +249,28 @@ async fn a_key_that_is_missing_makes_its_own_backend_unusable_and_no_other() {
     assert_eq!((answer.status, answer.header("x-tollgate-backend")), (200, "sim"), "{}", answer.body);
     assert_eq!(whole.resource.ip().to_string(), "127.0.0.1");
 }
+
+/// What Azure's own libraries for Python send is taken by the fakes: so the gateway is not tested against
+/// its own mistakes.
+#[tokio::test]
+#[ignore = "needs Python with Azure's libraries: TOLLGATE_TEST_PYTHON"]
+#[expect(clippy::disallowed_methods, reason = "a test of whole processes has their environment")]
+async fn the_fakes_take_what_azures_own_libraries_send() {
+    let interpreter = std::env::var("TOLLGATE_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    for client_id in [None, Some("the-client")] {
+        let (vault, endpoint) = (Vault::start().await, IdentityEndpoint::start(client_id).await);
+        vault.set("a-secret", "its value");
+        let mut command = tokio::process::Command::new(&interpreter);
+        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/keyless.py"));
+        command
+            .args([vault.url().as_str(), "a-secret", "https://cognitiveservices.azure.com"])
+            .args(client_id);
+        command.envs(endpoint.settings()).env("NO_PROXY", "127.0.0.1").kill_on_drop(true);
+        let output = tokio::time::timeout(PATIENCE, command.output()).await.unwrap().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(said["value"], "its value");
+        assert_eq!(said["token"], token_for("https://cognitiveservices.azure.com", 1));
+        assert_eq!((vault.complaints(), endpoint.complaints()), (vec![], vec![]));
+    }
+}

@@ -16,6 +16,7 @@ mod key_vault;
 mod ledger;
 mod metering;
 mod simulator;
+mod start;
 mod streaming;
 mod support;
 mod tls;
