@@ -22,6 +22,7 @@ mod authenticate;
 mod choose;
 mod forward;
 mod headers;
+mod kept;
 mod publish;
 mod read;
 mod refusal;
@@ -29,6 +30,7 @@ mod relay;
 
 pub use authenticate::{Caller, Keys};
 pub use forward::Unasked;
+pub use kept::Kept;
 pub use read::MAX_BODY_BYTES;
 pub use refusal::Refusal;
 pub use relay::{BrokenReply, Relay};
@@ -42,6 +44,8 @@ pub struct Proxy {
     pub usage: Arc<dyn UsageSink>,
     /// Backends that must not be asked for usage.
     pub unasked: Unasked,
+    /// What backends keep for callers.
+    pub kept: Kept,
     /// Work that goes on when a caller has hung up.
     pub tasks: TaskTracker,
     pub timeouts: Timeouts,
@@ -99,7 +103,7 @@ impl Proxy {
         caller: Caller,
         incoming: Incoming,
     ) -> Result<Answer, Refusal> {
-        let ask = read::ask(&incoming)?;
+        let ask = self.kept.recognised(&caller, read::ask(&incoming)?)?;
         let permit = admit::admit(&catalog, caller, &ask)?;
         let targets = choose::in_order(&catalog, &ask)?;
         let open = publish::Open::new(self, &incoming, &ask, permit);

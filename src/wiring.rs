@@ -15,7 +15,7 @@ use crate::issuing::Issuing;
 use crate::ledger::Ledger;
 use crate::memory::SystemClock;
 use crate::ports::{Clock, LedgerStore, Subscriptions, Unavailable, UsageSink};
-use crate::proxy::{Keys, Proxy, Timeouts, Unasked};
+use crate::proxy::{Kept, Keys, Proxy, Timeouts, Unasked};
 use crate::spool::Spool;
 use crate::sql::{Database, OpenError};
 
@@ -66,6 +66,7 @@ pub async fn wire(
         backends: Arc::new(Resources::new()?),
         usage,
         unasked: Unasked::default(),
+        kept: Kept::default(),
         tasks: tasks.clone(),
         timeouts: Timeouts::default(),
     };

@@ -45,13 +45,13 @@ impl Resources {
 #[async_trait]
 impl Backends for Resources {
     async fn send(&self, call: Call<'_>) -> Result<BackendReply, BackendFailure> {
-        let Call { backend, path_and_query, mut headers, body } = call;
+        let Call { backend, method, path_and_query, mut headers, body } = call;
         if let Some(key) = api_key(backend)? {
             headers.insert(API_KEY, key);
         }
         let url =
             backend.endpoint.join(path_and_query).map_err(|error| BackendFailure::BrokeOff(error.into()))?;
-        let sent = self.client.post(url).headers(headers).body(body).send().await;
+        let sent = self.client.request(method, url).headers(headers).body(body).send().await;
         let (parts, body) = http::Response::<reqwest::Body>::from(sent.map_err(failure)?).into_parts();
         Ok(BackendReply { status: parts.status, headers: parts.headers, body: metered(body) })
     }

@@ -1,7 +1,7 @@
 //! Ask → targets, best first: by priority, and in the configuration's order inside one.
 
-use super::Refusal;
 use super::read::Ask;
+use super::{Refusal, kept};
 use crate::config::catalog::{Catalog, Target};
 
 /// Never empty.
@@ -14,7 +14,7 @@ impl Targets {
 }
 
 pub(super) fn in_order(catalog: &Catalog, ask: &Ask) -> Result<Targets, Refusal> {
-    let targets: Vec<_> = catalog.targets(&ask.deployment).collect();
+    let targets = kept::targets(catalog, ask);
     if targets.is_empty() {
         Err(Refusal::DeploymentNotFound(ask.deployment.to_string()))
     } else {

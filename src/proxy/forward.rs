@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::choose::Targets;
 use super::publish::Open;
 use super::read::Ask;
-use super::{Incoming, Proxy, Refusal, headers};
+use super::{Incoming, Proxy, Refusal, headers, kept};
 use crate::config::catalog::Target;
 use crate::domain::ids::{DeploymentName, Name, RequestId};
 use crate::domain::retry::{self, Reason, Verdict};
@@ -52,33 +52,34 @@ pub(super) async fn until_answered(
     mut open: Open,
 ) -> Result<Answered, Refusal> {
     let mut failures = Failures::default();
+    let mut missing = None;
     for target in targets.iter() {
         let mut attempt = Attempt { proxy, incoming, ask, target, open: &mut open };
         match attempt.make().await {
-            Ok(reply) => {
-                open.answered(reply.status);
-                let Reply { status, headers, first, body, is_injected } = reply;
-                let backend = target.backend.name.clone();
-                return Ok(Answered {
-                    status,
-                    headers,
-                    first,
-                    body,
-                    is_injected,
-                    backend,
-                    request: incoming.id,
-                    open,
-                });
-            }
+            Ok(reply) if reply.may_be_elsewhere => missing = Some((reply, target)),
+            Ok(reply) => return Ok(answered(reply, target, incoming.id, open)),
             Err(failure) => {
                 log(incoming.id, target, &failure);
                 failures.add(&failure);
             }
         }
     }
+    // It may lie with one that could not be asked: only where there is none is it true that it is missing.
+    if let Some((reply, target)) = missing
+        && !failures.may_pass()
+    {
+        return Ok(answered(reply, target, incoming.id, open));
+    }
     let refusal = failures.refusal(open.attempts());
     open.refused(failures.status()).await;
     Err(refusal)
+}
+
+fn answered(reply: Reply, target: &Target, request: RequestId, mut open: Open) -> Answered {
+    open.answered(reply.status);
+    let Reply { status, headers, first, body, is_injected, .. } = reply;
+    let backend = target.backend.name.clone();
+    Answered { status, headers, first, body, is_injected, backend, request, open }
 }
 
 struct Attempt<'a> {
@@ -95,6 +96,8 @@ struct Reply {
     first: Bytes,
     body: BackendBody,
     is_injected: bool,
+    /// What was asked for is not there.
+    may_be_elsewhere: bool,
 }
 
 impl Attempt<'_> {
@@ -133,6 +136,7 @@ impl Attempt<'_> {
         }
         let call = Call {
             backend: &self.target.backend,
+            method: self.ask.operation.method(),
             path_and_query: &path,
             headers: headers::for_backend(&self.incoming.headers, self.incoming.trace),
             body: self.ask.body_for(&self.target.deployment, injects),
@@ -141,7 +145,7 @@ impl Attempt<'_> {
         let first_byte = self.proxy.timeouts.first_byte;
         let sent = tokio::time::timeout(first_byte, self.proxy.backends.send(call)).await;
         match sent.unwrap_or(Err(BackendFailure::TimedOut(first_byte))) {
-            Ok(reply) => understand(reply, injects).await,
+            Ok(reply) => understand(reply, self.ask, injects).await,
             Err(failure) => {
                 if matches!(failure, BackendFailure::NoConnection(_) | BackendFailure::CannotSignIn(_)) {
                     self.open.not_reached(before);
@@ -179,12 +183,16 @@ impl Failure {
 }
 
 /// Weighs a reply: the caller's, or a failure of its backend.
-async fn understand(reply: BackendReply, is_injected: bool) -> Result<Reply, Failure> {
+async fn understand(reply: BackendReply, ask: &Ask, is_injected: bool) -> Result<Reply, Failure> {
     let BackendReply { status, headers, mut body } = reply;
     let first = if status.is_success() { Bytes::new() } else { beginning(&mut body).await };
     let error = error_in(&first);
     let kind = match retry::weigh(status, error.code.as_deref()) {
-        Verdict::Pass => return Ok(Reply { status, headers, first, body, is_injected }),
+        Verdict::Pass => {
+            let (code, message) = (error.code.as_deref(), error.message.as_deref());
+            let may_be_elsewhere = kept::may_be_elsewhere(ask, status, code, message);
+            return Ok(Reply { status, headers, first, body, is_injected, may_be_elsewhere });
+        }
         Verdict::TryAnother(Reason::Throttled) => {
             Kind::Throttled(retry::wait(&headers).unwrap_or(retry::DEFAULT_WAIT))
         }
@@ -270,6 +278,11 @@ impl Failures {
             Kind::Failed => self.failed = true,
             Kind::Misconfigured => {}
         }
+    }
+
+    /// Whether one of them could have answered at another time.
+    fn may_pass(&self) -> bool {
+        self.failed || self.soonest.is_some()
     }
 
     fn refusal(&self, attempts: u32) -> Refusal {

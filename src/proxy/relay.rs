@@ -14,6 +14,7 @@ use http_body::{Body, Frame};
 use tokio_util::task::TaskTracker;
 
 use super::forward::Answered;
+use super::kept::Learning;
 use super::publish::{Closing, Metered, Open, Used, settle_alone};
 use super::read::Ask;
 use super::{Answer, Proxy, headers};
@@ -46,6 +47,8 @@ pub struct Relay {
     first: Bytes,
     meter: Meter,
     open: Option<Open>,
+    /// Until the reply has told what it is kept under.
+    learning: Option<Learning>,
     tasks: TaskTracker,
     queue: VecDeque<Bytes>,
     /// The last byte so far of a whole reply of unknown length.
@@ -58,11 +61,10 @@ pub struct Relay {
 enum Meter {
     Stream(Box<stream::Meter>),
     Whole(Box<Whole>),
-    /// An error's body has no usage.
-    Error,
+    /// An error's body has no usage, and what is kept was counted when it was made.
+    Nothing,
 }
 
-#[derive(Default)]
 struct Whole {
     meter: whole::Meter,
     kept: Vec<Bytes>,
@@ -95,13 +97,16 @@ pub(super) fn metered(proxy: &Proxy, ask: &Ask, answered: Answered) -> Answer {
         .get(CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .is_some_and(|value| value.trim_start().to_ascii_lowercase().starts_with("text/event-stream"));
-    let meter = if !status.is_success() {
-        Meter::Error
-    } else if is_stream {
-        Meter::Stream(Box::new(stream::Meter::new(is_injected && ask.stream)))
-    } else {
-        Meter::Whole(Box::default())
+    let meter = match (is_stream, ask.is_of_responses()) {
+        _ if !status.is_success() => Meter::Nothing,
+        (true, true) => Meter::Stream(Box::new(stream::Meter::of_responses())),
+        (true, false) => Meter::Stream(Box::new(stream::Meter::new(is_injected && ask.stream))),
+        (false, _) if ask.operation.is_of_item() => Meter::Nothing,
+        (false, true) => Meter::Whole(Box::new(Whole::of(whole::Meter::of_response()))),
+        (false, false) => Meter::Whole(Box::new(Whole::of(whole::Meter::default()))),
     };
+    let learning = open.caller().filter(|_| status.is_success());
+    let learning = learning.and_then(|caller| proxy.kept.learning(ask, &backend, caller));
     let added = headers::Added {
         request,
         backend: backend.as_str(),
@@ -116,6 +121,7 @@ pub(super) fn metered(proxy: &Proxy, ask: &Ask, answered: Answered) -> Answer {
         first,
         meter,
         open: Some(open),
+        learning,
         tasks: proxy.tasks.clone(),
         queue: VecDeque::new(),
         held: Bytes::new(),
@@ -220,13 +226,19 @@ impl Relay {
                 let before = self.queue.len();
                 let end = meter.pass(bytes, &mut self.queue);
                 self.gathering.add(self.queue.iter().skip(before));
+                if self.learning.is_some()
+                    && let Some(id) = meter.id()
+                    && let Some(learning) = self.learning.take()
+                {
+                    learning.learned(id);
+                }
                 if let Some(end) = end {
                     self.close(Outcome::Completed, end, After::Drain);
                 }
                 return;
             }
             Meter::Whole(whole) => whole.pass(&bytes),
-            Meter::Error => {}
+            Meter::Nothing => {}
         }
         self.pass_whole(bytes);
     }
@@ -271,7 +283,9 @@ impl Relay {
                 let end = Bytes::from(format!("{blank}{FAILED_EVENT}"));
                 self.close(Outcome::BackendFailed, end, After::End);
             }
-            Meter::Whole(_) | Meter::Error => self.close(Outcome::BackendFailed, Bytes::new(), After::Break),
+            Meter::Whole(_) | Meter::Nothing => {
+                self.close(Outcome::BackendFailed, Bytes::new(), After::Break);
+            }
         }
     }
 
@@ -288,6 +302,12 @@ impl Relay {
 
     fn close(&mut self, outcome: Outcome, end: Bytes, after: After) {
         self.queue_gathered();
+        if let Meter::Whole(whole) = &mut self.meter
+            && let Some(id) = whole.meter.take_id()
+            && let Some(learning) = self.learning.take()
+        {
+            learning.learned(&id);
+        }
         let metered = self.take_metered();
         if let Some(open) = self.open.take() {
             self.state = State::Closing(open.close(outcome, metered), end, after);
@@ -307,7 +327,7 @@ impl Relay {
 
     fn take_metered(&mut self) -> Metered {
         match &mut self.meter {
-            Meter::Error => Metered { model: None, usage: Used::Nothing },
+            Meter::Nothing => Metered { model: None, usage: Used::Nothing },
             Meter::Stream(meter) => Metered {
                 model: meter.model().map(str::to_owned),
                 usage: meter.usage().map_or_else(|| Used::Said(meter.take_said()), Used::Reported),
@@ -334,6 +354,10 @@ impl Drop for Relay {
 }
 
 impl Whole {
+    fn of(meter: whole::Meter) -> Self {
+        Self { meter, kept: Vec::new(), kept_bytes: 0, passed_bytes: 0 }
+    }
+
     fn pass(&mut self, bytes: &Bytes) {
         self.meter.pass(bytes);
         self.passed_bytes += bytes.len() as u64;

@@ -1,0 +1,132 @@
+//! Which backend keeps this?
+//!
+//! A response lies with the backend that made it, and with no other one. So requests for it, and requests
+//! that go on from it, go there, and nowhere else while it is known where: another backend could only say
+//! that there is no such response. Who made it is remembered too: to everybody else it is not there.
+//!
+//! # What is not remembered
+//! The memory is bounded and this process's own. What was made before a restart, by another instance,
+//! or long ago is not known here: then the backends are asked in order until one has it, and whose it is
+//! cannot be told. What guards it is its id, which nobody can guess and only its maker was told.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use moka::sync::Cache;
+
+use super::read::Ask;
+use super::{Caller, Refusal};
+use crate::config::catalog::{Catalog, Target};
+use crate::domain::ids::{DeploymentName, ItemId, Name, SubscriptionId};
+
+/// A few hundred bytes each: some 15 MB when all are there.
+const MAX_REMEMBERED: u64 = 50_000;
+
+/// The memory of what backends keep.
+#[derive(Clone, Debug)]
+pub struct Kept(Cache<ItemId, Arc<Home>>);
+
+/// Where something is kept, and whose it is.
+#[derive(Debug)]
+pub(super) struct Home {
+    backend: Name,
+    deployment: DeploymentName,
+    subscription: SubscriptionId,
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        Self(Cache::new(MAX_REMEMBERED))
+    }
+}
+
+impl Kept {
+    /// Looks up what a request belongs to.
+    ///
+    /// # Errors
+    /// That it is not there, if it is another subscription's.
+    pub(super) fn recognised(&self, caller: &Caller, mut ask: Ask) -> Result<Ask, Refusal> {
+        let Some(id) = &ask.belongs_to else { return Ok(ask) };
+        let Some(home) = self.0.get(id) else { return Ok(ask) };
+        let is_of_item = ask.operation.is_of_item();
+        if home.subscription != caller.subscription().id {
+            let id = id.clone();
+            return Err(if is_of_item { Refusal::ItemNotFound(id) } else { Refusal::PreviousNotFound(id) });
+        }
+        if is_of_item {
+            ask.deployment = home.deployment.clone();
+        }
+        ask.home = Some(home);
+        Ok(ask)
+    }
+
+    /// What is to be remembered once the answer tells its id; `None` where nothing is kept.
+    pub(super) fn learning(&self, ask: &Ask, backend: &Name, caller: &Caller) -> Option<Learning> {
+        let home = || Home {
+            backend: backend.clone(),
+            deployment: ask.deployment.clone(),
+            subscription: caller.subscription().id.clone(),
+        };
+        ask.is_kept.then(|| Learning { kept: self.clone(), home: home() })
+    }
+}
+
+/// Waits for an id.
+pub(super) struct Learning {
+    kept: Kept,
+    home: Home,
+}
+
+impl Learning {
+    pub(super) fn learned(self, id: &str) {
+        // One that is not an id could not be asked for either.
+        if let Ok(id) = ItemId::new(id) {
+            self.kept.0.insert(id, Arc::new(self.home));
+        }
+    }
+}
+
+/// The backends that may have what is asked for, best first: the one that keeps it, where that is known
+/// and still there; for something unknown, which could be of any deployment, all of them.
+pub(super) fn targets(catalog: &Catalog, ask: &Ask) -> Vec<Target> {
+    let mut targets: Vec<Target> = if is_unplaced(ask) {
+        let anywhere = catalog.backends.iter();
+        anywhere
+            .map(|backend| Target { backend: Arc::clone(backend), deployment: ask.deployment.clone() })
+            .collect()
+    } else {
+        catalog.targets(&ask.deployment).collect()
+    };
+    if let Some(home) = &ask.home
+        && let Some(at) = targets.iter().position(|target| target.backend.name == home.backend)
+    {
+        targets = vec![targets.swap_remove(at)];
+    }
+    targets
+}
+
+/// Whether nobody here can tell which deployment the request is about.
+pub(super) fn is_unplaced(ask: &Ask) -> bool {
+    ask.operation.is_of_item() && ask.home.is_none()
+}
+
+/// Whether a backend's refusal says that what was asked for is not there: another backend may have it.
+///
+/// Azure refuses an unknown `previous_response_id` with a 400 and the code
+/// `previous_response_not_found`, and an unknown item of the `input` with a 400 whose message begins
+/// `Item with id '…' not found`.
+pub(super) fn may_be_elsewhere(
+    ask: &Ask,
+    status: StatusCode,
+    code: Option<&str>,
+    message: Option<&str>,
+) -> bool {
+    if ask.operation.is_of_item() {
+        return status == StatusCode::NOT_FOUND;
+    }
+    let names_what_is_kept = code == Some("previous_response_not_found")
+        || message.is_some_and(|text| text.starts_with("Item with id '") && text.contains("' not found"));
+    ask.is_of_responses()
+        && matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND)
+        && names_what_is_kept
+}
