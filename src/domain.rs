@@ -1,6 +1,7 @@
 //! The rules, as plain values and functions: no I/O, no clock, no dice.
 
 pub mod api;
+pub mod diagnosis;
 pub mod estimate;
 pub mod ids;
 pub mod key;
