@@ -9,6 +9,7 @@ pub mod catalog;
 mod file;
 pub mod live;
 pub mod settings;
+pub mod timeouts;
 
 /// Something wrong, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use crate::issuing::Issuing;
 use crate::ledger::Ledger;
 use crate::memory::SystemClock;
 use crate::ports::{Clock, LedgerStore, Subscriptions, Unavailable, UsageSink};
-use crate::proxy::{Kept, Keys, Proxy, Timeouts, Unasked};
+use crate::proxy::{Kept, Keys, Pool, Proxy, Unasked};
 use crate::spool::Spool;
 use crate::sql::{Database, OpenError};
 
@@ -68,7 +68,7 @@ pub async fn wire(
         unasked: Unasked::default(),
         kept: Kept::default(),
         tasks: tasks.clone(),
-        timeouts: Timeouts::default(),
+        pool: Pool::new(clock.clone()),
     };
     let issuing = Issuing { config, clock, hasher, store: subscriptions };
     let app = App {

@@ -1,44 +1,29 @@
 //! The backends: Azure OpenAI resources, over HTTP.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use http::header::{HeaderName, HeaderValue};
 use http_body_util::BodyExt as _;
-use reqwest::redirect::Policy;
 use secrecy::ExposeSecret as _;
 
 use crate::config::catalog::{Auth, Backend};
 use crate::ports::{BackendBody, BackendFailure, BackendReply, Backends, Call};
 
-/// A backend that is not reached in this time will not be: another one is asked.
-const CONNECT: Duration = Duration::from_secs(5);
-/// Azure's load balancers forget an idle connection after four minutes.
-const POOL_IDLE: Duration = Duration::from_secs(90);
+mod connections;
+
+use connections::{Busy, Connections};
+
 const API_KEY: HeaderName = HeaderName::from_static("api-key");
 
-/// Azure OpenAI resources, reached with one pool of connections.
-#[derive(Clone, Debug)]
+/// Azure OpenAI resources, reached over pooled connections.
 pub struct Resources {
-    client: reqwest::Client,
+    connections: Connections,
 }
 
 impl Resources {
     /// # Errors
     /// When the system's certificates cannot be read.
     pub fn new() -> Result<Self, reqwest::Error> {
-        let client = reqwest::Client::builder()
-            // Bytes go through as they come: nothing is unpacked, nothing is followed.
-            .redirect(Policy::none())
-            // Whether a backend is asked again is decided where all backends are known; and a client
-            // that may ask again copies each request first.
-            .retry(reqwest::retry::never().max_retries_per_request(0))
-            .no_proxy()
-            .connect_timeout(CONNECT)
-            .pool_idle_timeout(POOL_IDLE)
-            .tcp_nodelay(true)
-            .build()?;
-        Ok(Self { client })
+        Ok(Self { connections: Connections::new()? })
     }
 }
 
@@ -51,9 +36,10 @@ impl Backends for Resources {
         }
         let url =
             backend.endpoint.join(path_and_query).map_err(|error| BackendFailure::BrokeOff(error.into()))?;
-        let sent = self.client.request(method, url).headers(headers).body(body).send().await;
+        let (client, busy) = self.connections.one_for(backend);
+        let sent = client.request(method, url).headers(headers).body(body).send().await;
         let (parts, body) = http::Response::<reqwest::Body>::from(sent.map_err(failure)?).into_parts();
-        Ok(BackendReply { status: parts.status, headers: parts.headers, body: metered(body) })
+        Ok(BackendReply { status: parts.status, headers: parts.headers, body: until_over(body, busy) })
     }
 
     async fn renew_sign_in(&self, _backend: &Backend) -> bool {
@@ -61,8 +47,13 @@ impl Backends for Resources {
     }
 }
 
-fn metered(body: reqwest::Body) -> BackendBody {
-    body.map_err(failure).boxed_unsync()
+fn until_over(body: reqwest::Body, busy: Busy) -> BackendBody {
+    body.map_err(move |error| {
+        // Held for as long as the body is.
+        let _: &Busy = &busy;
+        failure(error)
+    })
+    .boxed_unsync()
 }
 
 fn api_key(backend: &Backend) -> Result<Option<HeaderValue>, BackendFailure> {

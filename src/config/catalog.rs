@@ -10,6 +10,7 @@ use time::macros::format_description;
 use url::Url;
 
 use super::file::{self, AuthKind, BillingKind};
+use super::timeouts::Timeouts;
 use super::{Fault, Faults};
 use crate::domain::ids::{DeploymentName, Name};
 use crate::domain::limit::Limits;
@@ -24,6 +25,7 @@ pub struct Catalog {
     pub prices: PriceBook,
     /// Of every price: ISO 4217, `USD` unless said otherwise.
     pub currency: String,
+    pub timeouts: Timeouts,
 }
 
 /// One Azure OpenAI (or Foundry) resource.
@@ -105,7 +107,8 @@ impl Catalog {
             faults.push(Fault::new("currency", "three capital letters, such as USD"));
         }
         check_callers(file.callers, faults);
-        Self { backends, products, prices, currency }
+        let timeouts = Timeouts::check(&file.timeouts, faults);
+        Self { backends, products, prices, currency, timeouts }
     }
 
     /// The backends that have a deployment, best first, with the name it has there.

@@ -29,6 +29,7 @@ pub(super) struct File {
     pub(super) prices: Vec<Price>,
     pub(super) currency: Option<String>,
     pub(super) callers: Option<Callers>,
+    pub(super) timeouts: Timeouts,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -110,6 +111,18 @@ pub(super) struct Price {
     #[serde(deserialize_with = "optional_money")]
     pub(super) image_each: Option<Decimal>,
     pub(super) effective_from: Option<String>,
+}
+
+/// In seconds, with decimals if need be.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Timeouts {
+    pub(super) first_byte: Option<f64>,
+    pub(super) stream_first_byte: Option<f64>,
+    pub(super) total: Option<f64>,
+    pub(super) idle: Option<f64>,
+    pub(super) waiting_after: Option<f64>,
+    pub(super) waiting_every: Option<f64>,
 }
 
 #[derive(Debug, Default, Deserialize)]

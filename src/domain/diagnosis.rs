@@ -74,9 +74,8 @@ impl Diagnosis {
         let message = refused.message.unwrap_or_default();
         match refused.status.as_u16() {
             // The one refusal of a token that is no 401.
-            400 if message.contains("does not match resource tenant") => Self::WrongTenant,
+            400 | 401 if message.contains("does not match resource tenant") => Self::WrongTenant,
             401 if code == "PermissionDenied" => Self::RoleMissing,
-            401 if message.contains("does not match resource tenant") => Self::WrongTenant,
             401 => match refused.sign_in {
                 SignIn::Token => Self::TokenRefused,
                 SignIn::Key => Self::KeyRefused,

@@ -16,7 +16,8 @@ use moka::sync::Cache;
 
 use super::read::Ask;
 use super::{Caller, Refusal};
-use crate::config::catalog::{Catalog, Target};
+use crate::domain::api::Operation;
+use crate::domain::diagnosis::Refused;
 use crate::domain::ids::{DeploymentName, ItemId, Name, SubscriptionId};
 
 /// A few hundred bytes each: some 15 MB when all are there.
@@ -29,7 +30,7 @@ pub struct Kept(Cache<ItemId, Arc<Home>>);
 /// Where something is kept, and whose it is.
 #[derive(Debug)]
 pub(super) struct Home {
-    backend: Name,
+    pub(super) backend: Name,
     deployment: DeploymentName,
     subscription: SubscriptionId,
 }
@@ -86,25 +87,6 @@ impl Learning {
     }
 }
 
-/// The backends that may have what is asked for, best first: the one that keeps it, where that is known
-/// and still there; for something unknown, which could be of any deployment, all of them.
-pub(super) fn targets(catalog: &Catalog, ask: &Ask) -> Vec<Target> {
-    let mut targets: Vec<Target> = if is_unplaced(ask) {
-        let anywhere = catalog.backends.iter();
-        anywhere
-            .map(|backend| Target { backend: Arc::clone(backend), deployment: ask.deployment.clone() })
-            .collect()
-    } else {
-        catalog.targets(&ask.deployment).collect()
-    };
-    if let Some(home) = &ask.home
-        && let Some(at) = targets.iter().position(|target| target.backend.name == home.backend)
-    {
-        targets = vec![targets.swap_remove(at)];
-    }
-    targets
-}
-
 /// Whether nobody here can tell which deployment the request is about.
 pub(super) fn is_unplaced(ask: &Ask) -> bool {
     ask.operation.is_of_item() && ask.home.is_none()
@@ -115,18 +97,14 @@ pub(super) fn is_unplaced(ask: &Ask) -> bool {
 /// Azure refuses an unknown `previous_response_id` with a 400 and the code
 /// `previous_response_not_found`, and an unknown item of the `input` with a 400 whose message begins
 /// `Item with id '…' not found`.
-pub(super) fn may_be_elsewhere(
-    ask: &Ask,
-    status: StatusCode,
-    code: Option<&str>,
-    message: Option<&str>,
-) -> bool {
+pub(super) fn may_be_elsewhere(ask: &Ask, refused: Refused<'_>) -> bool {
+    let Refused { status, code, message, .. } = refused;
     if ask.operation.is_of_item() {
         return status == StatusCode::NOT_FOUND;
     }
     let names_what_is_kept = code == Some("previous_response_not_found")
         || message.is_some_and(|text| text.starts_with("Item with id '") && text.contains("' not found"));
-    ask.is_of_responses()
+    ask.operation == Operation::Responses
         && matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND)
         && names_what_is_kept
 }

@@ -53,10 +53,6 @@ impl Ask {
         self.injection.is_some()
     }
 
-    pub(super) fn is_of_responses(&self) -> bool {
-        self.operation == Operation::Responses || self.operation.is_of_item()
-    }
-
     /// The body for a backend that calls the deployment `own_name`.
     pub(super) fn body_for(&self, own_name: &DeploymentName, injects: bool) -> Bytes {
         let model = self.model.clone().filter(|_| *own_name != self.deployment);

@@ -21,7 +21,7 @@ use tollgate::config::settings::Settings;
 use tollgate::domain::units::UnixMillis;
 use tollgate::ledger::Ledger;
 use tollgate::ports::{LedgerStore, UsageSink};
-use tollgate::proxy::{Kept, Keys, Proxy, Unasked};
+use tollgate::proxy::{Kept, Keys, Pool, Proxy, Unasked};
 use tollgate::simulator::{self, Knobs};
 use tollgate::{routes, server, wiring};
 
@@ -146,7 +146,7 @@ impl TestGateway {
             unasked: Unasked::default(),
             kept: Kept::default(),
             tasks: proxy.tasks.clone(),
-            timeouts: proxy.timeouts,
+            pool: Pool::new(Arc::clone(&proxy.clock)),
         }
     }
 
