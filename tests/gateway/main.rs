@@ -12,6 +12,7 @@ mod failover;
 mod host;
 mod ledger;
 mod metering;
+mod responses;
 mod simulator;
 mod streaming;
 mod support;
