@@ -28,6 +28,7 @@ mod publish;
 mod read;
 mod refusal;
 mod relay;
+mod room;
 
 pub use authenticate::{Caller, Keys};
 pub use forward::Unasked;
@@ -37,6 +38,7 @@ pub use pool::{BackendReport, DeploymentReport, LastFailure, Pool, Quantiles};
 pub use read::MAX_BODY_BYTES;
 pub use refusal::Refusal;
 pub use relay::{BrokenReply, Relay};
+pub use room::{Room, Taken};
 
 /// What the journey needs.
 pub struct Proxy {
@@ -53,6 +55,8 @@ pub struct Proxy {
     pub tasks: TaskTracker,
     /// What is known of the backends.
     pub pool: Pool,
+    /// For the bodies of requests.
+    pub room: Room,
 }
 
 /// A request as it came, but for its credentials.
@@ -97,12 +101,19 @@ impl Proxy {
         let targets = choose::in_order(&self.pool, &catalog, &ask)?;
         let open = publish::Open::new(self, &incoming, &ask, permit);
         let (id, is_stream, timeouts) = (incoming.id, ask.stream, catalog.timeouts);
-        let patience =
-            timeouts.waiting_after.saturating_sub(self.clock.elapsed().saturating_sub(incoming.began));
+        let since = self.clock.elapsed();
         let progress = Arc::new(Progress::default());
         let proxy = Arc::clone(self);
-        let exchange =
-            Exchange { proxy, incoming, ask, targets, open, timeouts, progress: Arc::clone(&progress) };
+        let exchange = Exchange {
+            proxy,
+            incoming,
+            ask,
+            targets,
+            open,
+            timeouts,
+            progress: Arc::clone(&progress),
+            since,
+        };
         if !is_stream {
             let answered = forward::until_answered(exchange).await?;
             let mut answer = relay::metered(answered, &self.tasks);
@@ -110,7 +121,7 @@ impl Proxy {
             return Ok(answer);
         }
         let mut forwarding: relay::Forwarding = Box::pin(forward::until_answered(exchange));
-        match tokio::time::timeout(patience, &mut forwarding).await {
+        match tokio::time::timeout(timeouts.waiting_after, &mut forwarding).await {
             Ok(answered) => {
                 let mut answer = relay::metered(answered?, &self.tasks);
                 answer.body.settle_if_empty().await;

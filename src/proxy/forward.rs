@@ -38,6 +38,9 @@ pub(super) struct Exchange {
     pub(super) open: Open,
     pub(super) timeouts: Timeouts,
     pub(super) progress: Arc<Progress>,
+    /// When it went out, by the clock's elapsed time: what a slow caller took to send it is not its
+    /// backends'.
+    pub(super) since: Duration,
 }
 
 /// What is shared with whoever waits for the answer to a stream.
@@ -83,18 +86,18 @@ pub(super) async fn until_answered(mut exchange: Exchange) -> Result<Answered, R
 impl Exchange {
     /// The first answer for the caller; or else the last that said that what was asked for is elsewhere.
     async fn first_answer(&mut self, failures: &mut Failures) -> Option<(Reply, Asked)> {
-        let Self { proxy, incoming, ask, targets, open, timeouts, progress } = self;
+        let Self { proxy, incoming, ask, targets, open, timeouts, progress, since } = self;
         let mut missing = None;
         loop {
             let now = proxy.clock.elapsed();
-            let left = (incoming.began + timeouts.total).saturating_sub(now);
+            let left = (*since + timeouts.total).saturating_sub(now);
             if left.is_zero() || progress.is_committed.load(Relaxed) {
                 return missing;
             }
             let Some(member) = targets.next(now) else { return missing };
-            let since = now.saturating_sub(incoming.began);
-            let limit = limit(timeouts, ask, since, left, || targets.has_another(now));
-            let mut asked = Asked::new(member, Arc::clone(&proxy.clock));
+            let so_far = now.saturating_sub(*since);
+            let limit = limit(timeouts, ask, so_far, left, || targets.has_another(now));
+            let mut asked = Asked::new(member, Arc::clone(&proxy.clock), now);
             let target = &asked.member().target;
             let mut attempt = Attempt { proxy, incoming, ask, target, open, limit, progress };
             match attempt.make().await {

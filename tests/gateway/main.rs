@@ -16,3 +16,4 @@ mod responses;
 mod simulator;
 mod streaming;
 mod support;
+mod tls;

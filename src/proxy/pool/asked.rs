@@ -32,8 +32,8 @@ pub(in crate::proxy) struct Fault {
 }
 
 impl Asked {
-    pub(in crate::proxy) fn new(member: Arc<Member>, clock: Arc<dyn Clock>) -> Self {
-        let began = clock.elapsed();
+    /// `began` is the moment at which the member was taken: by it the breaker knows who looks.
+    pub(in crate::proxy) fn new(member: Arc<Member>, clock: Arc<dyn Clock>, began: Duration) -> Self {
         member.figures.asked();
         Self { member, clock, began, answered: false }
     }
