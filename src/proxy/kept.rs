@@ -108,3 +108,55 @@ pub(super) fn may_be_elsewhere(ask: &Ask, refused: Refused<'_>) -> bool {
         && matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND)
         && names_what_is_kept
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use http::{HeaderMap, Method};
+
+    use super::super::{Incoming, read};
+    use super::*;
+    use crate::domain::api::Address;
+    use crate::domain::diagnosis::SignIn;
+    use crate::domain::ids::RequestId;
+    use crate::domain::trace::Trace;
+
+    fn ask(method: &Method, path: &str, body: &'static str) -> Ask {
+        let id = RequestId::draw();
+        let incoming = Incoming {
+            id,
+            trace: Trace::of_request(None, id),
+            address: Address::parse(method, path).unwrap(),
+            query: None,
+            headers: HeaderMap::new(),
+            body: Bytes::from_static(body.as_bytes()),
+            began: Duration::ZERO,
+        };
+        read::ask(&incoming).unwrap()
+    }
+
+    #[test]
+    fn only_what_another_backend_may_have_is_looked_for_there() {
+        let item = ask(&Method::GET, "/v1/responses/resp_1", "");
+        let response = ask(&Method::POST, "/v1/responses", r#"{"model":"m","input":"hi"}"#);
+        let chat = ask(&Method::POST, "/v1/chat/completions", r#"{"model":"m","messages":[]}"#);
+        let item_missing = "Item with id 'rs_1' not found. Items are not persisted when `store` is false.";
+        for (ask, status, code, message, is_looked_for) in [
+            (&item, 404, None, "Response with id 'resp_1' not found.", true),
+            (&item, 404, Some("404"), "Resource not found", true),
+            (&item, 400, None, "Cannot cancel a synchronous response.", false),
+            (&response, 400, Some("previous_response_not_found"), "", true),
+            (&response, 404, Some("previous_response_not_found"), "", true),
+            (&response, 400, None, item_missing, true),
+            (&response, 400, Some("invalid_value"), "Invalid 'input'", false),
+            (&response, 404, Some("404"), "Resource not found", false),
+            (&chat, 400, Some("previous_response_not_found"), item_missing, false),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            let refused = Refused { status, code, message: Some(message), sign_in: SignIn::Token };
+            assert_eq!(may_be_elsewhere(ask, refused), is_looked_for, "{status} {code:?} {message}");
+        }
+    }
+}
