@@ -1,6 +1,8 @@
 //! The backends: Azure OpenAI resources, over HTTP.
 
 use async_trait::async_trait;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderValue, Method};
 use http_body_util::BodyExt as _;
 
 use crate::config::catalog::{Backend, Catalog};
@@ -31,6 +33,10 @@ impl Backends for Resources {
     async fn send(&self, call: Call<'_>) -> Result<BackendReply, BackendFailure> {
         let Call { backend, method, path_and_query, mut headers, body } = call;
         self.sign_in.put(backend, &mut headers).await?;
+        if method == Method::POST && body.is_empty() {
+            // The client leaves it out, and servers that want a length answer 411 (RFC 9110 §8.6).
+            headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
         let url =
             backend.endpoint.join(path_and_query).map_err(|error| BackendFailure::BrokeOff(error.into()))?;
         let (client, busy) = self.connections.one_for(backend);

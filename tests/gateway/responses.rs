@@ -226,6 +226,23 @@ async fn requests_for_a_response_go_where_it_is_kept_and_use_no_tokens() {
 }
 
 #[tokio::test]
+async fn a_request_without_a_body_goes_on_without_one() {
+    let gateway = TestGateway::start().await;
+    let caller = Caller::of(&gateway);
+    let (id, _) = caller.make(&json!({})).await;
+    for (method, below, length) in
+        [("GET", "?include[]=a&code=secret", None), ("POST", "/cancel", Some("0")), ("DELETE", "", None)]
+    {
+        caller.item(method, &id, below).await;
+        let received = gateway.received().await;
+        assert_eq!((&received["method"], &received["body_bytes"]), (&json!(method), &json!(0)));
+        assert_eq!(received["headers"]["transfer-encoding"], Value::Null, "{received}");
+        assert_eq!(received["headers"]["content-length"][0].as_str(), length, "{received}");
+        assert!(!received.to_string().contains("secret") && received["headers"]["api-key"].is_null());
+    }
+}
+
+#[tokio::test]
 async fn what_a_busy_or_broken_backend_keeps_is_asked_of_no_other() {
     let (gateway, stops, [one, two]) = before_two().await;
     let caller = Caller::of(&gateway);
