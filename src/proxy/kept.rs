@@ -12,6 +12,7 @@
 use std::sync::Arc;
 
 use http::StatusCode;
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use super::read::Ask;
@@ -20,8 +21,8 @@ use crate::domain::api::Operation;
 use crate::domain::diagnosis::Refused;
 use crate::domain::ids::{DeploymentName, ItemId, Name, SubscriptionId};
 
-/// A few hundred bytes each: some 15 MB when all are there.
-const MAX_REMEMBERED: u64 = 50_000;
+/// Some 600 bytes each: 12 MB when all are there.
+const MAX_REMEMBERED: u64 = 20_000;
 
 /// The memory of what backends keep.
 #[derive(Clone, Debug)]
@@ -37,7 +38,9 @@ pub(super) struct Home {
 
 impl Default for Kept {
     fn default() -> Self {
-        Self(Cache::new(MAX_REMEMBERED))
+        // A new one is never turned away: it is the one that is asked for next.
+        let newest = EvictionPolicy::lru();
+        Self(Cache::builder().max_capacity(MAX_REMEMBERED).eviction_policy(newest).build())
     }
 }
 
@@ -135,6 +138,21 @@ mod tests {
             began: Duration::ZERO,
         };
         read::ask(&incoming).unwrap()
+    }
+
+    #[test]
+    fn however_many_there_are_the_newest_is_known() {
+        let kept = Kept::default();
+        let name = Name::new("any").unwrap();
+        let home = || Home { backend: name.clone(), deployment: name.clone(), subscription: name.clone() };
+        for number in 0..MAX_REMEMBERED + 1_000 {
+            let learning = Learning { kept: kept.clone(), home: home() };
+            learning.learned(&format!("resp_{number}"));
+        }
+        kept.0.run_pending_tasks();
+        let newest = ItemId::new(&format!("resp_{}", MAX_REMEMBERED + 999)).unwrap();
+        assert!(kept.0.contains_key(&newest) && !kept.0.contains_key(&ItemId::new("resp_0").unwrap()));
+        assert!(kept.0.entry_count() <= MAX_REMEMBERED);
     }
 
     #[test]
