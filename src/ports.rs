@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use secrecy::SecretString;
 
@@ -126,6 +126,7 @@ pub trait Backends: Send + Sync {
 #[derive(Debug)]
 pub struct Call<'a> {
     pub backend: &'a Backend,
+    pub method: Method,
     /// Begins with `/`.
     pub path_and_query: &'a str,
     /// Without any credential.

@@ -21,7 +21,7 @@ use crate::memory::SystemClock;
 use crate::ports::{
     Backends, Clock, LedgerStore, SecretFailure, Secrets, Subscriptions, Unavailable, UsageSink,
 };
-use crate::proxy::{Keys, Pool, Proxy, Room, Unasked};
+use crate::proxy::{Kept, Keys, Pool, Proxy, Room, Unasked};
 use crate::renewal::{Place, Renewal};
 use crate::spool::Spool;
 use crate::sql::{Database, OpenError};
@@ -91,6 +91,7 @@ pub async fn wire(
         backends,
         usage,
         unasked: Unasked::default(),
+        kept: Kept::default(),
         tasks: tasks.clone(),
         pool: Pool::new(clock.clone()),
         room: Room::default(),

@@ -1,6 +1,8 @@
 //! The backends: Azure OpenAI resources, over HTTP.
 
 use async_trait::async_trait;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderValue, Method};
 use http_body_util::BodyExt as _;
 
 use crate::config::catalog::{Backend, Catalog};
@@ -29,12 +31,16 @@ impl Resources {
 #[async_trait]
 impl Backends for Resources {
     async fn send(&self, call: Call<'_>) -> Result<BackendReply, BackendFailure> {
-        let Call { backend, path_and_query, mut headers, body } = call;
+        let Call { backend, method, path_and_query, mut headers, body } = call;
         self.sign_in.put(backend, &mut headers).await?;
+        if method == Method::POST && body.is_empty() {
+            // The client leaves it out, and servers that want a length answer 411 (RFC 9110 §8.6).
+            headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
         let url =
             backend.endpoint.join(path_and_query).map_err(|error| BackendFailure::BrokeOff(error.into()))?;
         let (client, busy) = self.connections.one_for(backend);
-        let sent = client.post(url).headers(headers).body(body).send().await;
+        let sent = client.request(method, url).headers(headers).body(body).send().await;
         let (parts, body) = http::Response::<reqwest::Body>::from(sent.map_err(failure)?).into_parts();
         Ok(BackendReply { status: parts.status, headers: parts.headers, body: until_over(body, busy) })
     }

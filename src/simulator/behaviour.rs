@@ -23,7 +23,7 @@ separated by commas:
   cached-tokens=N        prompt tokens reported as cached
   context-tokens=N       the longest prompt that the model takes
   no-usage               the reply says nothing of usage, even if asked
-  no-done                a stream ends without `data: [DONE]`
+  no-done                a stream ends without `data: [DONE]` (of responses: without its last event)
   chunk-bytes=N          a stream is sent in HTTP chunks of N bytes, wherever that cuts its events
   refuse-stream-options  `stream_options` is an unknown argument
   status=N               refuse with this status and Azure's body for it

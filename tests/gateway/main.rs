@@ -15,6 +15,7 @@ mod identity;
 mod key_vault;
 mod ledger;
 mod metering;
+mod responses;
 mod simulator;
 mod start;
 mod streaming;
