@@ -22,6 +22,7 @@ mod authenticate;
 mod choose;
 mod forward;
 mod headers;
+mod kept;
 mod pool;
 mod publish;
 mod read;
@@ -32,6 +33,7 @@ mod room;
 pub use authenticate::{Caller, Keys};
 pub use forward::Unasked;
 use forward::{Exchange, Progress};
+pub use kept::Kept;
 pub use pool::{BackendReport, DeploymentReport, LastFailure, Pool, Quantiles};
 pub use read::MAX_BODY_BYTES;
 pub use refusal::Refusal;
@@ -47,6 +49,8 @@ pub struct Proxy {
     pub usage: Arc<dyn UsageSink>,
     /// Backends that must not be asked for usage.
     pub unasked: Unasked,
+    /// What backends keep for callers.
+    pub kept: Kept,
     /// Work that goes on when a caller has hung up.
     pub tasks: TaskTracker,
     /// What is known of the backends.
@@ -92,17 +96,24 @@ impl Proxy {
         caller: Caller,
         incoming: Incoming,
     ) -> Result<Answer, Refusal> {
-        let ask = read::ask(&incoming)?;
+        let ask = self.kept.recognised(&caller, read::ask(&incoming)?)?;
         let permit = admit::admit(&catalog, caller, &ask)?;
         let targets = choose::in_order(&self.pool, &catalog, &ask)?;
         let open = publish::Open::new(self, &incoming, &ask, permit);
         let (id, is_stream, timeouts) = (incoming.id, ask.stream, catalog.timeouts);
-        let patience =
-            timeouts.waiting_after.saturating_sub(self.clock.elapsed().saturating_sub(incoming.began));
+        let since = self.clock.elapsed();
         let progress = Arc::new(Progress::default());
         let proxy = Arc::clone(self);
-        let exchange =
-            Exchange { proxy, incoming, ask, targets, open, timeouts, progress: Arc::clone(&progress) };
+        let exchange = Exchange {
+            proxy,
+            incoming,
+            ask,
+            targets,
+            open,
+            timeouts,
+            progress: Arc::clone(&progress),
+            since,
+        };
         if !is_stream {
             let answered = forward::until_answered(exchange).await?;
             let mut answer = relay::metered(answered, &self.tasks);
@@ -110,7 +121,7 @@ impl Proxy {
             return Ok(answer);
         }
         let mut forwarding: relay::Forwarding = Box::pin(forward::until_answered(exchange));
-        match tokio::time::timeout(patience, &mut forwarding).await {
+        match tokio::time::timeout(timeouts.waiting_after, &mut forwarding).await {
             Ok(answered) => {
                 let mut answer = relay::metered(answered?, &self.tasks);
                 answer.body.settle_if_empty().await;

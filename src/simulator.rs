@@ -1,7 +1,7 @@
 //! An Azure OpenAI that is not there: for `local`, for tests, for load.
 //!
 //! Chat completions, completions and embeddings, under `/openai/deployments/{deployment}/…` and
-//! `/openai/v1/…`, in Azure's words, statuses, headers and streaming habits, with true token counts. It
+//! `/openai/v1/…`, and responses, which it keeps, under `/openai/v1/…` and `/openai/…`; in Azure's words, statuses, headers and streaming habits, with true token counts. It
 //! must never be taken for a model: what it says is a stock text.
 //!
 //! How it behaves is said by flags ([`Knobs`]), and for a single request by the header `x-simulate`,
@@ -23,12 +23,14 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{any, get, post, put};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 
 use ask::Operation;
+use door::Root;
 use exchange::Exchange;
+use items::Item;
 use refusal::{Name, Refusal};
 use resource::Resource;
 
@@ -44,10 +46,13 @@ mod completions;
 mod counts;
 mod delivery;
 mod dice;
+mod door;
 mod embeddings;
 mod events;
 mod exchange;
 mod headers;
+mod items;
+mod kept;
 mod knobs;
 mod last;
 mod memo;
@@ -55,6 +60,7 @@ mod model;
 mod refusal;
 mod reply;
 mod resource;
+mod responses;
 mod schema;
 mod throttle;
 mod tools;
@@ -83,15 +89,29 @@ pub fn router(knobs: Knobs) -> Router {
     for operation in Operation::ALL {
         let path = operation.path();
         let on_deployment = move |State(resource), Path(deployment): Path<String>, request| {
-            exchange(resource, operation, Some(deployment), request)
+            exchange(resource, operation, Root::Deployment(deployment), request)
         };
-        let on_v1 = move |State(resource), request| exchange(resource, operation, None, request);
+        let on_v1 = move |State(resource), request| exchange(resource, operation, Root::V1, request);
+        let on_dated = move |State(resource), request| exchange(resource, operation, Root::Dated, request);
+        let (elsewhere, on_elsewhere) = match operation {
+            Operation::Responses => (format!("/openai/{path}"), post(on_dated)),
+            _ => (format!("/openai/deployments/{{deployment}}/{path}"), post(on_deployment)),
+        };
         router = router
-            .route(
-                &format!("/openai/deployments/{{deployment}}/{path}"),
-                post(on_deployment).fallback(not_found),
-            )
+            .route(&elsewhere, on_elsewhere.fallback(not_found))
             .route(&format!("/openai/v1/{path}"), post(on_v1).fallback(not_found));
+    }
+    for (root, path) in [(Root::V1, "/openai/v1"), (Root::Dated, "/openai")] {
+        let (on_item, on_part) = (root.clone(), root);
+        let on_item = move |State(resource), Path(id): Path<String>, request| {
+            item(resource, on_item.clone(), id, None, request)
+        };
+        let on_part = move |State(resource), Path((id, below)): Path<(String, String)>, request| {
+            item(resource, on_part.clone(), id, Some(below), request)
+        };
+        router = router
+            .route(&format!("{path}/responses/{{id}}"), any(on_item))
+            .route(&format!("{path}/responses/{{id}}/{{below}}"), any(on_part));
     }
     router
         .route("/simulator/counts", get(counts).delete(reset_counts))
@@ -102,14 +122,20 @@ pub fn router(knobs: Knobs) -> Router {
         .with_state(Arc::new(resource))
 }
 
-async fn exchange(
+async fn exchange(resource: Arc<Resource>, operation: Operation, root: Root, request: Request) -> Response {
+    let exchange = Exchange { resource, operation, root };
+    exchange.run(request).await
+}
+
+async fn item(
     resource: Arc<Resource>,
-    operation: Operation,
-    deployment: Option<String>,
+    root: Root,
+    id: String,
+    below: Option<String>,
     request: Request,
 ) -> Response {
-    let exchange = Exchange { resource, operation, deployment };
-    exchange.run(request).await
+    let item = Item { resource, root, id, below };
+    item.run(request).await
 }
 
 async fn not_found(State(resource): State<Arc<Resource>>, request: Request) -> Response {

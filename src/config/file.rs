@@ -32,6 +32,17 @@ pub(super) struct File {
     pub(super) timeouts: Timeouts,
 }
 
+impl File {
+    /// A fault for each key that is written out: whoever may read a vault's secret would read them all.
+    pub(super) fn literal_keys(&self) -> Vec<Fault> {
+        let is_literal = |backend: &Backend| backend.auth.as_ref().is_some_and(|auth| auth.value.is_some());
+        let places = self.backends.iter().enumerate().filter(|(_, backend)| is_literal(backend));
+        let message =
+            "is for local files: keep the key in a secret of its own, and name that in `auth.secret`";
+        places.map(|(index, _)| Fault::new(format!("backends[{index}].auth.value"), message)).collect()
+    }
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Backend {

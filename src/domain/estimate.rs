@@ -13,6 +13,11 @@ pub fn usage(operation: Operation, encoding: Encoding, body: &[u8], said: &Said)
         Operation::ChatCompletions => prompt::chat_tokens(&body, encoding),
         Operation::Completions => prompt::completions_tokens(&body, encoding),
         Operation::Embeddings => prompt::embeddings_tokens(&body, encoding),
+        Operation::Responses => prompt::responses_tokens(&body, encoding),
+        Operation::ResponsesGet
+        | Operation::ResponsesDelete
+        | Operation::ResponsesCancel
+        | Operation::ResponsesInputItems => 0,
     });
     Usage {
         source: Source::Estimated,

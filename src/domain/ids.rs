@@ -71,6 +71,38 @@ impl fmt::Display for Name {
     }
 }
 
+/// The id of something that a backend keeps, such as a response (`resp_…`), as the backend drew it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ItemId(Arc<str>);
+
+/// An id was not one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an id has 1 to {MAX_ITEM_BYTES} letters, digits, `_` or `-`")]
+pub struct NotAnItemId;
+
+/// Azure's have 53 characters.
+const MAX_ITEM_BYTES: usize = 128;
+
+impl ItemId {
+    /// # Errors
+    /// [`NotAnItemId`] when `text` has other characters than an id may have: it is put into a path.
+    pub fn new(text: &str) -> Result<Self, NotAnItemId> {
+        let is_one = (1..=MAX_ITEM_BYTES).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+        if is_one { Ok(Self(text.into())) } else { Err(NotAnItemId) }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ItemId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// What one request is known by: to its caller (`x-request-id`), in the log, and as its usage
 /// event's `id`. Version 7, so that the ledger's rows are appended in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

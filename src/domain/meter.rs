@@ -11,6 +11,7 @@ use said::Said;
 use super::usage::{Source, Usage};
 
 mod quick;
+mod responses;
 pub mod said;
 pub mod stream;
 pub mod whole;

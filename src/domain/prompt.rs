@@ -42,6 +42,40 @@ pub fn embeddings_tokens(body: &Value, encoding: Encoding) -> u64 {
     input_tokens(&body["input"], encoding)
 }
 
+/// The prompt tokens of a responses request, as far as they stand in it: those of a response that it
+/// goes on from are known to the backend alone.
+pub fn responses_tokens(body: &Value, encoding: Encoding) -> u64 {
+    let framed = |text: &str| PER_MESSAGE + encoding.count(text);
+    let input: u64 = match &body["input"] {
+        Value::String(text) => framed(text),
+        input => items(input).iter().map(|item| item_tokens(item, encoding)).sum(),
+    };
+    let instructions = body["instructions"].as_str().map_or(0, framed);
+    let schemas: u64 = items(&body["tools"]).iter().map(|tool| json_tokens(tool, encoding)).sum();
+    input + instructions + schemas + PRIMING
+}
+
+/// A message, a call of a tool, or what a tool answered.
+fn item_tokens(item: &Value, encoding: Encoding) -> u64 {
+    let Value::Object(members) = item else {
+        return 0;
+    };
+    let said: u64 = members
+        .iter()
+        .map(|(name, value)| match (name.as_str(), value) {
+            ("content" | "output" | "summary", Value::Array(parts)) => {
+                parts.iter().map(|part| part_tokens(part, encoding)).sum()
+            }
+            (
+                "role" | "content" | "name" | "arguments" | "input" | "output" | "code",
+                Value::String(text),
+            ) => encoding.count(text),
+            _ => 0,
+        })
+        .sum();
+    PER_MESSAGE + said
+}
+
 /// The tokens of a text, of a list of texts, of a list of token ids, or of a list of such lists.
 pub fn input_tokens(input: &Value, encoding: Encoding) -> u64 {
     match input {
@@ -72,8 +106,9 @@ fn message_tokens(message: &Value, encoding: Encoding) -> u64 {
 fn part_tokens(part: &Value, encoding: Encoding) -> u64 {
     match part["type"].as_str() {
         Some("image_url") if part["image_url"]["detail"] == "low" => IMAGE_LOW_DETAIL,
+        Some("input_image") if part["detail"] == "low" => IMAGE_LOW_DETAIL,
         // Files and sound have no published figure; an image's is nearer than none.
-        Some("image_url" | "file" | "input_audio") => IMAGE,
+        Some("image_url" | "file" | "input_audio" | "input_image" | "input_file") => IMAGE,
         _ => ["text", "refusal"]
             .iter()
             .filter_map(|member| part[*member].as_str())
@@ -122,6 +157,28 @@ mod tests {
         let tool = json!({"type": "function", "function": {"name": "now"}});
         let tools = json!({"messages": text["messages"], "tools": [tool.clone()]});
         assert_eq!(chat_tokens(&tools, O200K), plain + O200K.count(&tool.to_string()));
+    }
+
+    #[test]
+    fn a_responses_request_counts_like_the_chat_that_says_the_same() {
+        let chat = json!({"messages": [{"role": "user", "content": "Hello, world!"}]});
+        let chat = chat_tokens(&chat, O200K);
+        let text = responses_tokens(&json!({"input": "Hello, world!"}), O200K);
+        assert_eq!(text + O200K.count("user"), chat);
+        let message = json!([{"role": "user", "content": [
+            {"type": "input_text", "text": "Hello, world!"},
+            {"type": "input_image", "image_url": "data:", "detail": "low"},
+        ]}]);
+        assert_eq!(responses_tokens(&json!({"input": message}), O200K), chat + IMAGE_LOW_DETAIL);
+        let tool = json!({"type": "function", "name": "now"});
+        let body = json!({"input": "Hello, world!", "instructions": "Be brief.", "tools": [tool.clone()],
+                          "previous_response_id": "resp_1"});
+        let more = 3 + O200K.count("Be brief.") + O200K.count(&tool.to_string());
+        assert_eq!(responses_tokens(&body, O200K), text + more);
+        let call = json!([{"type": "function_call", "id": "fc_1", "name": "now", "arguments": "{}"},
+                          {"type": "function_call_output", "call_id": "call_1", "output": "noon"}]);
+        let said = O200K.count("now") + O200K.count("{}") + O200K.count("noon");
+        assert_eq!(responses_tokens(&json!({"input": call}), O200K), 3 + 3 + 3 + said);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! the configuration and do not limit yet.
 
 use super::read::Ask;
-use super::{Caller, Refusal};
+use super::{Caller, Refusal, kept};
 use crate::config::catalog::Catalog;
 
 /// The caller may do what it asked. Only [`admit`] can make one.
@@ -16,7 +16,7 @@ pub(super) struct Permit {
 pub(super) fn admit(catalog: &Catalog, caller: Caller, ask: &Ask) -> Result<Permit, Refusal> {
     // A product that was taken out of the configuration allows nothing.
     let product = catalog.products.get(&caller.subscription().product);
-    if product.is_some_and(|product| product.allows(&ask.deployment)) {
+    if product.is_some_and(|product| kept::is_unplaced(ask) || product.allows(&ask.deployment)) {
         Ok(Permit { caller, _admitted: () })
     } else {
         Err(Refusal::DeploymentNotAllowed(ask.deployment.clone()))

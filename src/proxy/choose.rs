@@ -7,28 +7,38 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Refusal;
 use super::pool::{Member, Pool, Route};
 use super::read::Ask;
+use super::{Refusal, kept};
 use crate::config::catalog::Catalog;
 use crate::domain::breaker::{Fitness, Why};
+use crate::domain::ids::Name;
 
 /// The backends that one request may go to, each at most once.
 pub(super) struct Targets {
     route: Arc<Route>,
     asked: Vec<Arc<Member>>,
+    /// Keeps what the request belongs to: no other one could serve it.
+    home: Option<Name>,
 }
 
 pub(super) fn in_order(pool: &Pool, catalog: &Arc<Catalog>, ask: &Ask) -> Result<Targets, Refusal> {
-    let route = pool.route(catalog, &ask.deployment);
+    let route = if kept::is_unplaced(ask) {
+        pool.everywhere(catalog, &ask.deployment)
+    } else {
+        pool.route(catalog, &ask.deployment)
+    };
     let route = route.ok_or_else(|| Refusal::DeploymentNotFound(ask.deployment.to_string()))?;
-    Ok(Targets { route, asked: Vec::new() })
+    // A backend that is no longer there leaves it to the others to say that they do not have it.
+    let home = ask.home.as_ref().map(|home| home.backend.clone());
+    let home = home.filter(|home| route.members().any(|member| member.is_of(home)));
+    Ok(Targets { route, asked: Vec::new(), home })
 }
 
 impl Targets {
     /// The next one to ask, at a moment of the pool's clock.
     pub(super) fn next(&mut self, now: Duration) -> Option<Arc<Member>> {
-        let fit = self.route.tiers.iter().find_map(|tier| tier.next(now, |member| !self.was_asked(member)));
+        let fit = self.route.tiers.iter().find_map(|tier| tier.next(now, |member| self.may_be_asked(member)));
         let next = fit.or_else(|| self.left(now).next().cloned())?;
         self.asked.push(Arc::clone(&next));
         Some(next)
@@ -55,11 +65,11 @@ impl Targets {
     }
 
     fn unasked(&self) -> impl Iterator<Item = &Arc<Member>> {
-        let all = self.route.tiers.iter().flat_map(|tier| &tier.members);
-        all.filter(|member| !self.was_asked(member))
+        self.route.members().filter(|member| self.may_be_asked(member))
     }
 
-    fn was_asked(&self, member: &Member) -> bool {
-        self.asked.iter().any(|asked| std::ptr::eq(asked.as_ref(), member))
+    fn may_be_asked(&self, member: &Member) -> bool {
+        let was_asked = self.asked.iter().any(|asked| std::ptr::eq(asked.as_ref(), member));
+        !was_asked && self.home.as_ref().is_none_or(|home| member.is_of(home))
     }
 }

@@ -7,26 +7,26 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 
 use super::choose::Targets;
+use super::kept::Learning;
 use super::pool::{Asked, Fault};
 use super::publish::Open;
 use super::read::Ask;
 use super::{Incoming, Proxy, Refusal};
 use crate::config::catalog::Target;
 use crate::config::timeouts::Timeouts;
+use crate::domain::api::Operation;
 use crate::domain::breaker::Why;
 use crate::domain::ids::{Name, RequestId};
 use crate::domain::retry::DEFAULT_WAIT;
-use crate::ports::BackendBody;
 
 mod attempt;
 mod unasked;
 
 use attempt::Attempt;
-pub(super) use attempt::fault_of;
+pub(super) use attempt::{Reply, fault_of};
 pub use unasked::Unasked;
 
 /// Everything that is known of a request when it goes out.
@@ -38,6 +38,9 @@ pub(super) struct Exchange {
     pub(super) open: Open,
     pub(super) timeouts: Timeouts,
     pub(super) progress: Arc<Progress>,
+    /// When it went out, by the clock's elapsed time: what a slow caller took to send it is not its
+    /// backends'.
+    pub(super) since: Duration,
 }
 
 /// What is shared with whoever waits for the answer to a stream.
@@ -51,14 +54,11 @@ pub(super) struct Progress {
 
 /// A backend's reply that goes to the caller.
 pub(super) struct Answered {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    /// Bytes of the body that were read before it was known to be the caller's.
-    pub(super) first: Bytes,
-    pub(super) body: BackendBody,
-    /// Usage was asked for on the caller's behalf.
-    pub(super) is_injected: bool,
+    pub(super) reply: Reply,
     pub(super) asked: Asked,
+    pub(super) operation: Operation,
+    /// Where the backend keeps the reply.
+    pub(super) learning: Option<Learning>,
     pub(super) request: RequestId,
     pub(super) open: Open,
     pub(super) timeouts: Timeouts,
@@ -68,61 +68,72 @@ pub(super) struct Answered {
 ///
 /// # Errors
 /// What all of them together mean for the caller; the log says what each of them did.
-pub(super) async fn until_answered(exchange: Exchange) -> Result<Answered, Refusal> {
-    let Exchange { proxy, incoming, ask, mut targets, mut open, timeouts, progress } = exchange;
+pub(super) async fn until_answered(mut exchange: Exchange) -> Result<Answered, Refusal> {
     let mut failures = Failures::default();
-    loop {
-        let now = proxy.clock.elapsed();
-        let left = (incoming.began + timeouts.total).saturating_sub(now);
-        if left.is_zero() || progress.is_committed.load(Relaxed) {
-            // Whoever was not asked for want of time might have served it.
-            failures.failed = true;
-            break;
-        }
-        let Some(member) = targets.next(now) else { break };
-        let limit =
-            limit(&timeouts, &ask, now.saturating_sub(incoming.began), left, || targets.has_another(now));
-        let asked = Asked::new(member, Arc::clone(&proxy.clock), now);
-        let target = &asked.member().target;
-        let mut attempt = Attempt {
-            proxy: &proxy,
-            incoming: &incoming,
-            ask: &ask,
-            target,
-            open: &mut open,
-            limit,
-            progress: &progress,
-        };
-        match attempt.make().await {
-            Ok(reply) => {
-                open.answered(reply.status);
-                let mut asked = asked;
-                asked.answered();
-                let attempt::Reply { status, headers, first, body, is_injected } = reply;
-                let request = incoming.id;
-                return Ok(Answered {
-                    status,
-                    headers,
-                    first,
-                    body,
-                    is_injected,
-                    asked,
-                    request,
-                    open,
-                    timeouts,
-                });
+    let found = exchange.first_answer(&mut failures).await;
+    failures.rest(exchange.targets.soonest(exchange.proxy.clock.elapsed()));
+    // What one backend has not may lie with another: while that cannot be asked, nobody knows that it is
+    // missing.
+    let found = found.filter(|(reply, _)| !(reply.may_be_elsewhere && failures.may_pass()));
+    if let Some((reply, asked)) = found {
+        return Ok(exchange.answered(reply, asked));
+    }
+    let refusal = failures.refusal(exchange.open.attempts());
+    exchange.open.refused(failures.status()).await;
+    Err(refusal)
+}
+
+impl Exchange {
+    /// The first answer for the caller; or else the last that said that what was asked for is elsewhere.
+    async fn first_answer(&mut self, failures: &mut Failures) -> Option<(Reply, Asked)> {
+        let Self { proxy, incoming, ask, targets, open, timeouts, progress, since } = self;
+        let mut missing = None;
+        loop {
+            let now = proxy.clock.elapsed();
+            let left = (*since + timeouts.total).saturating_sub(now);
+            if left.is_zero() || progress.is_committed.load(Relaxed) {
+                // Whoever is not asked for want of time might have served it.
+                failures.failed |= targets.has_another(now);
+                return missing;
             }
-            Err(fault) => {
-                log(incoming.id, target, &fault);
-                failures.add(&fault);
-                asked.failed(&fault);
+            let Some(member) = targets.next(now) else { return missing };
+            let so_far = now.saturating_sub(*since);
+            let limit = limit(timeouts, ask, so_far, left, || targets.has_another(now));
+            let mut asked = Asked::new(member, Arc::clone(&proxy.clock), now);
+            let target = &asked.member().target;
+            let mut attempt = Attempt { proxy, incoming, ask, target, open, limit, progress };
+            match attempt.make().await {
+                Ok(reply) => {
+                    asked.answered();
+                    if !reply.may_be_elsewhere {
+                        return Some((reply, asked));
+                    }
+                    missing = Some((reply, asked));
+                }
+                Err(fault) => {
+                    log(incoming.id, target, &fault);
+                    failures.add(&fault);
+                    asked.failed(&fault);
+                }
             }
         }
     }
-    failures.rest(targets.soonest(proxy.clock.elapsed()));
-    let refusal = failures.refusal(open.attempts());
-    open.refused(failures.status()).await;
-    Err(refusal)
+
+    fn answered(mut self, reply: Reply, asked: Asked) -> Answered {
+        self.open.answered(reply.status);
+        let backend = &asked.member().target.backend.name;
+        let caller = self.open.caller().filter(|_| reply.status.is_success());
+        let learning = caller.and_then(|caller| self.proxy.kept.learning(&self.ask, backend, caller));
+        Answered {
+            reply,
+            asked,
+            operation: self.ask.operation,
+            learning,
+            request: self.incoming.id,
+            open: self.open,
+            timeouts: self.timeouts,
+        }
+    }
 }
 
 /// How long this backend may take to its first byte. A stream's last chance to be asked of another
@@ -194,6 +205,11 @@ impl Failures {
     /// The soonest that one of them wants to be asked again.
     fn rest(&mut self, wait: Option<Duration>) {
         self.soonest = self.soonest.into_iter().chain(wait).min();
+    }
+
+    /// Whether one of them might have answered at another time.
+    fn may_pass(&self) -> bool {
+        self.failed || self.soonest.is_some()
     }
 
     fn refusal(&self, attempts: u32) -> Refusal {

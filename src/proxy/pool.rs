@@ -79,11 +79,19 @@ impl Pool {
         if let Some(route) = routes.by_deployment.get(deployment) {
             return Some(route);
         }
-        let tiers = self.tiers(catalog, deployment);
+        let tiers = self.tiers(catalog.targets(deployment));
         if tiers.is_empty() {
             return None;
         }
         Some(routes.by_deployment.get_with_by_ref(deployment, || Arc::new(Route { tiers })))
+    }
+
+    /// All backends, for something of which nobody knows where it lies; `None` when there is none.
+    pub(super) fn everywhere(&self, catalog: &Catalog, deployment: &DeploymentName) -> Option<Arc<Route>> {
+        let target =
+            |backend: &Arc<Backend>| Target { backend: Arc::clone(backend), deployment: deployment.clone() };
+        let tiers = self.tiers(catalog.backends.iter().map(target));
+        (!tiers.is_empty()).then(|| Arc::new(Route { tiers }))
     }
 
     /// Routes keep whose turn it is, and begin anew with a new configuration.
@@ -97,9 +105,9 @@ impl Pool {
         routes
     }
 
-    fn tiers(&self, catalog: &Catalog, deployment: &DeploymentName) -> Vec<Tier> {
+    fn tiers(&self, targets: impl Iterator<Item = Target>) -> Vec<Tier> {
         let mut by_priority: BTreeMap<u32, Vec<Arc<Member>>> = BTreeMap::new();
-        for target in catalog.targets(deployment) {
+        for target in targets {
             let (breaker, figures) = (self.breaker(&target), self.figures(&target.backend.name));
             let members = by_priority.entry(target.backend.priority).or_default();
             members.push(Arc::new(Member { target, breaker, figures }));
@@ -132,6 +140,12 @@ fn key(backend: &Backend, deployment: &Name) -> (Name, Box<str>, Name) {
     (backend.name.clone(), backend.endpoint.as_str().into(), deployment.clone())
 }
 
+impl Route {
+    pub(super) fn members(&self) -> impl Iterator<Item = &Arc<Member>> {
+        self.tiers.iter().flat_map(|tier| &tier.members)
+    }
+}
+
 impl Tier {
     /// The next one, by weight, of those that are fit and that `may` be asked.
     pub(super) fn next(&self, now: Duration, may: impl Fn(&Member) -> bool) -> Option<Arc<Member>> {
@@ -152,6 +166,10 @@ impl Tier {
 }
 
 impl Member {
+    pub(super) fn is_of(&self, backend: &Name) -> bool {
+        self.target.backend.name == *backend
+    }
+
     pub(super) fn fitness(&self, now: Duration) -> Fitness {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner).fitness(now)
     }

@@ -122,6 +122,10 @@ impl Open {
         self.0.as_ref().map(|draft| draft.id)
     }
 
+    pub(super) fn caller(&self) -> Option<&Caller> {
+        self.0.as_ref().map(|draft| &draft.caller)
+    }
+
     pub(super) fn answered(&mut self, status: StatusCode) {
         self.draft().status = status.as_u16();
     }
@@ -170,6 +174,9 @@ impl Draft {
     fn close(self: Box<Self>, outcome: Outcome, metered: Metered) -> Closing {
         let Some(backend) = self.asked.clone() else { return Box::pin(std::future::ready(())) };
         let model = metered.model;
+        if self.operation.is_of_item() {
+            return self.write(&backend, outcome, model, Usage::default());
+        }
         match metered.usage {
             Used::Reported(usage) => self.write(&backend, outcome, model, usage),
             Used::Nothing => self.write(&backend, outcome, model, Usage::default()),

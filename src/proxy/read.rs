@@ -4,25 +4,37 @@
 //! where a field must change, and then only that field's bytes change.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use super::kept::Home;
 use super::{Incoming, Refusal};
 use crate::domain::api::{Address, Operation};
-use crate::domain::ids::DeploymentName;
+use crate::domain::ids::{DeploymentName, ItemId};
 
 /// The Functions host refuses more.
 pub const MAX_BODY_BYTES: usize = 100 * 1024 * 1024;
+
+/// Stands in events for the deployment of a kept item that this process did not see made.
+pub(super) const UNKNOWN: &str = "unknown";
 
 /// What the caller asks for.
 #[derive(Debug)]
 pub(super) struct Ask {
     pub(super) operation: Operation,
+    /// [`UNKNOWN`] where only the one who keeps what is asked for could tell.
     pub(super) deployment: DeploymentName,
     pub(super) stream: bool,
     pub(super) body: Bytes,
+    /// What a backend keeps and this request is about, or goes on from.
+    pub(super) belongs_to: Option<ItemId>,
+    /// Where that is kept, if this process knows.
+    pub(super) home: Option<Arc<Home>>,
+    /// The backend keeps its answer, so that requests for it can come.
+    pub(super) is_kept: bool,
     /// Where the body names the deployment, in OpenAI's shape.
     model: Option<Range<usize>>,
     /// What to write where, to be told the usage of a stream whose caller did not ask for it.
@@ -88,6 +100,12 @@ struct Form<'a> {
     max_completion_tokens: Option<&'a RawValue>,
     #[serde(borrow, deserialize_with = "present")]
     n: Option<&'a RawValue>,
+    #[serde(borrow, deserialize_with = "present")]
+    previous_response_id: Option<&'a RawValue>,
+    #[serde(borrow, deserialize_with = "present")]
+    background: Option<&'a RawValue>,
+    #[serde(borrow, deserialize_with = "present")]
+    store: Option<&'a RawValue>,
 }
 
 #[derive(Default, Deserialize)]
@@ -112,19 +130,51 @@ fn invalid(message: impl Into<String>, param: Option<&'static str>) -> Refusal {
 /// [`Refusal::Invalid`] for what no backend would serve either, so that none is asked in vain.
 pub(super) fn ask(incoming: &Incoming) -> Result<Ask, Refusal> {
     let operation = incoming.address.operation();
+    if let Address::Item(_, _, id) = &incoming.address {
+        return Ok(of_item(operation, id, incoming.body.clone()));
+    }
     let text = std::str::from_utf8(&incoming.body).map_err(|_| invalid("the body is not UTF-8", None))?;
     let form = form(text)?;
     check_types(&form, operation)?;
     let (deployment, model) = match &incoming.address {
         Address::Deployment(deployment, _) => (deployment.clone(), None),
-        Address::V1(_) => {
+        Address::Model(..) | Address::Item(..) => {
             let model = form.model.ok_or_else(|| invalid("`model` is missing", Some("model")))?;
             (deployment_named(model)?, Some(place_of(model, text)))
         }
     };
     let stream = operation.streams() && form.stream.is_some_and(|stream| stream.get() == "true");
-    let injection = if stream { injection(&form, text)? } else { None };
-    Ok(Ask { operation, deployment, stream, body: incoming.body.clone(), model, injection })
+    let injection =
+        if stream && operation.must_be_asked_for_usage() { injection(&form, text)? } else { None };
+    let responds = operation == Operation::Responses;
+    let belongs_to = if responds { previous(&form)? } else { None };
+    let is_kept = responds && form.store.is_none_or(|store| store.get() != "false");
+    let body = incoming.body.clone();
+    Ok(Ask { operation, deployment, stream, body, belongs_to, home: None, is_kept, model, injection })
+}
+
+/// A request for something that is kept. Whatever body it has is the backend's business.
+fn of_item(operation: Operation, id: &ItemId, body: Bytes) -> Ask {
+    Ask {
+        operation,
+        deployment: DeploymentName::new(UNKNOWN).expect("letters are a name"),
+        stream: false,
+        body,
+        belongs_to: Some(id.clone()),
+        home: None,
+        is_kept: false,
+        model: None,
+        injection: None,
+    }
+}
+
+/// The response that this one goes on from.
+fn previous(form: &Form<'_>) -> Result<Option<ItemId>, Refusal> {
+    const NAME: &str = "previous_response_id";
+    let Some(id) = form.previous_response_id.filter(|id| id.get() != "null") else { return Ok(None) };
+    let id: String = serde_json::from_str(id.get())
+        .map_err(|_| invalid(format!("`{NAME}` must be a string"), Some(NAME)))?;
+    ItemId::new(&id).map(Some).map_err(|error| invalid(format!("`{NAME}`: {error}"), Some(NAME)))
 }
 
 fn form(text: &str) -> Result<Form<'_>, Refusal> {
@@ -143,11 +193,16 @@ fn form(text: &str) -> Result<Form<'_>, Refusal> {
     })
 }
 
+/// The tokens of a response that is made in the background are told to whoever asks for it later, if
+/// anybody does: they could not be counted before the caller has its answer.
+const BACKGROUND: &str = "false: this gateway counts tokens before a reply is complete, and a response \
+    that is made in the background would not be counted. Stream it instead";
+
 /// A field's name, its value, what it must be, and whether it is.
 type Check<'a> = (&'static str, Option<&'a RawValue>, &'static str, fn(&str) -> bool);
 
 fn check_types(form: &Form<'_>, operation: Operation) -> Result<(), Refusal> {
-    let checks: [Check<'_>; 9] = [
+    let checks: [Check<'_>; 10] = [
         ("model", form.model, "a string", |json| json.starts_with('"')),
         ("stream", form.stream, "true or false", |json| matches!(json, "true" | "false" | "null")),
         ("stream_options", form.stream_options, "an object", |json| json.starts_with('{') || json == "null"),
@@ -155,10 +210,11 @@ fn check_types(form: &Form<'_>, operation: Operation) -> Result<(), Refusal> {
         ("prompt", form.prompt, "a string or an array", |json| {
             json.starts_with(['"', '[']) || json == "null"
         }),
-        ("input", form.input, "a string or an array", |json| json.starts_with(['"', '['])),
+        ("input", form.input, "a string or an array", |json| json.starts_with(['"', '[']) || json == "null"),
         ("max_tokens", form.max_tokens, "a whole number", is_whole_number_or_null),
         ("max_completion_tokens", form.max_completion_tokens, "a whole number", is_whole_number_or_null),
         ("n", form.n, "a whole number", is_whole_number_or_null),
+        ("background", form.background, BACKGROUND, |json| matches!(json, "false" | "null")),
     ];
     for (name, value, form, holds) in checks {
         if !concerns(operation, name) {
@@ -171,7 +227,7 @@ fn check_types(form: &Form<'_>, operation: Operation) -> Result<(), Refusal> {
     let needed = match operation {
         Operation::ChatCompletions => ("messages", form.messages),
         Operation::Embeddings => ("input", form.input),
-        Operation::Completions => return Ok(()),
+        _ => return Ok(()),
     };
     match needed {
         (name, None) => Err(invalid(format!("`{name}` is missing"), Some(name))),
@@ -185,8 +241,11 @@ fn concerns(operation: Operation, field: &str) -> bool {
         "model" => true,
         "messages" | "max_completion_tokens" => operation == Operation::ChatCompletions,
         "prompt" => operation == Operation::Completions,
-        "input" => operation == Operation::Embeddings,
-        _ => operation.streams(),
+        "input" => matches!(operation, Operation::Embeddings | Operation::Responses),
+        "background" => operation == Operation::Responses,
+        "stream" => operation.streams(),
+        // Streams of Responses have other options.
+        _ => operation.streams() && operation != Operation::Responses,
     }
 }
 

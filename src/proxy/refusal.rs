@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::domain::ids::DeploymentName;
+use crate::domain::ids::{DeploymentName, ItemId};
 use crate::ports::Unavailable;
 
 /// Why a request is not served.
@@ -21,6 +21,11 @@ pub enum Refusal {
     DeploymentNotAllowed(DeploymentName),
     #[error("the deployment `{0}` does not exist")]
     DeploymentNotFound(String),
+    // In the words of a backend: what is another subscription's is not there.
+    #[error("Response with id '{0}' not found.")]
+    ItemNotFound(ItemId),
+    #[error("Previous response with id '{0}' not found.")]
+    PreviousNotFound(ItemId),
     #[error("{message}")]
     Invalid { message: String, param: Option<&'static str> },
     #[error("the body has more than {} MiB", super::MAX_BODY_BYTES / (1024 * 1024))]

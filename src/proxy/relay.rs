@@ -62,8 +62,8 @@ struct Waiting {
 
 /// Makes the answer out of a backend's reply.
 pub(super) fn metered(mut answered: Answered, tasks: &TaskTracker) -> Answer {
-    let status = answered.status;
-    let is_stream = passing::is_stream(&answered.headers);
+    let status = answered.reply.status;
+    let is_stream = passing::is_stream(&answered.reply.headers);
     let backend = answered.asked.member().target.backend.name.clone();
     let added = headers::Added {
         request: answered.request,
@@ -72,7 +72,7 @@ pub(super) fn metered(mut answered: Answered, tasks: &TaskTracker) -> Answer {
         // where the length is reached, before the end is known.
         is_edited: is_stream,
     };
-    let headers = headers::for_caller(std::mem::take(&mut answered.headers), &added);
+    let headers = headers::for_caller(std::mem::take(&mut answered.reply.headers), &added);
     let passing = Passing::new(answered, is_stream, tasks.clone());
     Answer { status, headers, body: Relay(Stage::Passing(passing)) }
 }
@@ -144,7 +144,8 @@ impl Waiting {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<(Option<Bytes>, Option<Stage>)> {
         match self.forwarding.as_mut().poll(cx) {
             Poll::Ready(Ok(answered)) => {
-                let is_begun = answered.status.is_success() && passing::is_stream(&answered.headers);
+                let is_begun =
+                    answered.reply.status.is_success() && passing::is_stream(&answered.reply.headers);
                 let mut passing = Passing::new(answered, true, self.tasks.clone());
                 if !is_begun {
                     passing.break_off_unbegun();

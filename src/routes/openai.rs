@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, Method};
+use http::HeaderValue;
 
 use super::extract;
 use super::respond::Refused;
@@ -36,9 +36,7 @@ pub(super) async fn proxied(State(app): State<App>, request: Request) -> Respons
 async fn serve(app: &App, id: RequestId, request: Request) -> Result<Answer, Refusal> {
     let began = app.proxy.clock.elapsed();
     let (parts, body) = request.into_parts();
-    // Every operation that is proxied is a POST.
-    let address = Address::parse(parts.uri.path()).filter(|_| parts.method == Method::POST);
-    let address = address.ok_or(Refusal::NotFound)?;
+    let address = Address::parse(&parts.method, parts.uri.path()).ok_or(Refusal::NotFound)?;
     let catalog = app.proxy.catalog()?;
     let query = parts.uri.query();
     let caller = app.proxy.keys.caller(&parts.headers, query, app.proxy.clock.now()).await?;

@@ -105,9 +105,14 @@ impl From<proxy::Refusal> for Refused {
         let new = |status, code| Self::new(status, code, message.clone());
         match refusal {
             R::NoKey | R::InvalidKey => new(StatusCode::UNAUTHORIZED, "invalid_api_key"),
-            R::NotFound => new(StatusCode::NOT_FOUND, "not_found"),
+            R::NotFound | R::ItemNotFound(_) => new(StatusCode::NOT_FOUND, "not_found"),
             R::DeploymentNotAllowed(_) => new(StatusCode::FORBIDDEN, "deployment_not_allowed"),
             R::DeploymentNotFound(_) => new(StatusCode::NOT_FOUND, "DeploymentNotFound"),
+            R::PreviousNotFound(_) => {
+                let mut refused = new(StatusCode::BAD_REQUEST, "previous_response_not_found");
+                refused.0.param = Some("previous_response_id".to_owned());
+                refused
+            }
             R::Invalid { param, .. } => Self::invalid(message, param.map(str::to_owned)),
             R::TooLarge => new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error"),
             R::HeadersTooLarge { .. } => {

@@ -9,16 +9,16 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use super::ask::{Ask, Operation};
 use super::behaviour::{Behaviour, Fault};
 use super::counts::Ticket;
-use super::delivery::{self, Delivery, Stop};
+use super::delivery::{self, Delivery, Stop, Stream};
 use super::events::{Events, Habits};
 use super::reply::Reply;
 use super::usage::Usage;
-use super::{chat, completions, embeddings, whole};
+use super::{chat, completions, embeddings, responses, whole};
 
 /// What is to be sent.
 pub(super) enum Answer {
     Whole { body: Bytes, usage: Usage, reports_usage: bool },
-    Stream(Box<Events>),
+    Stream(Stream),
 }
 
 impl Answer {
@@ -27,6 +27,7 @@ impl Answer {
         match operation {
             Operation::Chat => Self::saying(chat::reply(ask), ask, streams),
             Operation::Completions => Self::saying(completions::reply(ask), ask, streams),
+            Operation::Responses => Self::responding(responses::reply(ask), ask, streams),
             Operation::Embeddings => Self::Whole {
                 body: embeddings::body(ask, ask.behaviour.reports_usage).into(),
                 usage: Usage { prompt: ask.prompt_tokens, ..Usage::default() },
@@ -43,9 +44,20 @@ impl Answer {
                 includes_usage: reports_usage && ask.body["stream_options"]["include_usage"] == true,
                 says_done: ask.behaviour.says_done,
             };
-            return Self::Stream(Box::new(Events::new(reply, habits)));
+            return Self::Stream(Stream::Chat(Box::new(Events::new(reply, habits))));
         }
         Self::Whole { body: whole::write(&reply, reports_usage).into(), usage: reply.usage, reports_usage }
+    }
+
+    /// A response.
+    pub(super) fn responding(response: responses::Response, ask: &Ask, streams: bool) -> Self {
+        if streams {
+            let (tokens, ends) = (ask.behaviour.tokens_per_chunk, ask.behaviour.says_done);
+            let events = responses::events::Events::new(response, tokens, ends);
+            return Self::Stream(Stream::Responses(Box::new(events)));
+        }
+        let (usage, reports_usage) = (response.usage, ask.behaviour.reports_usage);
+        Self::Whole { body: response.whole().into(), usage, reports_usage }
     }
 
     /// Takes its time, and gives the body away together with the ticket.
@@ -68,7 +80,7 @@ impl Answer {
                 // Thoughts take time, but are not heard.
                 delivery::speak(events.usage().reasoning, behaviour.tokens_per_second).await;
                 ticket.open();
-                let delivery = Delivery::stream(*events, ticket)
+                let delivery = Delivery::stream(events, ticket)
                     .stopping(stop)
                     .paced(delivery::per_token(behaviour.tokens_per_second))
                     .in_chunks_of(behaviour.chunk_bytes)

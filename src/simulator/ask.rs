@@ -18,16 +18,18 @@ pub(super) enum Operation {
     Chat,
     Completions,
     Embeddings,
+    Responses,
 }
 
 impl Operation {
-    pub(super) const ALL: [Self; 3] = [Self::Chat, Self::Completions, Self::Embeddings];
+    pub(super) const ALL: [Self; 4] = [Self::Chat, Self::Completions, Self::Embeddings, Self::Responses];
 
     pub(super) fn path(self) -> &'static str {
         match self {
             Self::Chat => "chat/completions",
             Self::Completions => "completions",
             Self::Embeddings => "embeddings",
+            Self::Responses => "responses",
         }
     }
 
@@ -37,6 +39,7 @@ impl Operation {
             Self::Chat => "ChatCompletions_Create",
             Self::Completions => "Completions_Create",
             Self::Embeddings => "Embeddings_Create",
+            Self::Responses => "Responses_Create",
         }
     }
 
@@ -46,6 +49,7 @@ impl Operation {
             Self::Chat => &["messages", "tools", "functions"],
             Self::Completions => &["prompt"],
             Self::Embeddings => &["input"],
+            Self::Responses => &["input", "instructions", "tools"],
         }
     }
 }

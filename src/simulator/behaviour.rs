@@ -23,7 +23,7 @@ separated by commas:
   cached-tokens=N        prompt tokens reported as cached
   context-tokens=N       the longest prompt that the model takes
   no-usage               the reply says nothing of usage, even if asked
-  no-done                a stream ends without `data: [DONE]`
+  no-done                a stream ends without `data: [DONE]` (of responses: without its last event)
   filtered-after=N       the content filter ends the reply after N tokens: `finish_reason` is
                          `content_filter`
   malformed-after=N      after N events of a stream, one whose JSON breaks off in its middle

@@ -14,7 +14,9 @@ use http_body::Frame;
 use tokio::time::{Instant, Sleep};
 
 use super::counts::Ticket;
-use super::events::Events;
+use super::events::{Event, Events};
+use super::responses;
+use super::usage::Usage;
 
 /// The connection is to be closed without another byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,10 +44,40 @@ impl Stop {
     }
 }
 
+/// The events of a stream, of whichever API.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Chat(Box<Events>),
+    Responses(Box<responses::events::Events>),
+}
+
+impl Stream {
+    fn next(&mut self) -> Option<Event> {
+        match self {
+            Self::Chat(events) => events.next(),
+            Self::Responses(events) => events.next(),
+        }
+    }
+
+    pub(super) fn usage(&self) -> Usage {
+        match self {
+            Self::Chat(events) => events.usage(),
+            Self::Responses(events) => events.usage(),
+        }
+    }
+
+    fn includes_usage(&self) -> bool {
+        match self {
+            Self::Chat(events) => events.includes_usage(),
+            Self::Responses(events) => events.includes_usage(),
+        }
+    }
+}
+
 /// What is sent, piece by piece.
 #[derive(Debug)]
 enum Source {
-    Events(Box<Events>),
+    Events(Stream),
     /// A whole body, in one piece or two.
     Pieces(VecDeque<Bytes>),
     Nothing,
@@ -71,9 +103,9 @@ pub(super) struct Delivery {
 }
 
 impl Delivery {
-    pub(super) fn stream(events: Events, ticket: Ticket) -> Self {
+    pub(super) fn stream(events: Stream, ticket: Ticket) -> Self {
         let reports_usage = events.includes_usage();
-        Self::new(Source::Events(Box::new(events)), Some(ticket), reports_usage)
+        Self::new(Source::Events(events), Some(ticket), reports_usage)
     }
 
     /// A whole body, which may be broken off in its middle.

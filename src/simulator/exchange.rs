@@ -5,26 +5,22 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
-use bytes::Bytes;
-use http::HeaderValue;
 use http::request::Parts;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::Value;
 
 use super::answer::Answer;
 use super::ask::{self, Ask, Operation};
 use super::behaviour::{Behaviour, Fault};
 use super::counts::Ticket;
-use super::delivery::{self, Delivery};
+use super::door::{Ending, Root, api_version, break_down, end, read, refuse};
+use super::kept::Kept;
 use super::refusal::{Name, Refusal};
 use super::resource::Resource;
 use super::throttle::Left;
-use super::{auth, chat, completions, embeddings, headers, model};
+use super::{auth, chat, completions, embeddings, headers, model, responses};
 use crate::domain::prompt;
 use crate::domain::tokens::Encoding;
 
-/// Longer bodies are refused, as Azure does with a little more.
-const MAX_BODY_BYTES: usize = 200 * 1024 * 1024;
 /// Longer ones are counted beside the other requests, not before them.
 const LONG_BODY_BYTES: usize = 128 * 1024;
 /// The first api-version whose chat completions know `stream_options`.
@@ -34,21 +30,22 @@ const KNOWS_STREAM_OPTIONS: &str = "2024-09-01";
 pub(super) struct Exchange {
     pub(super) resource: Arc<Resource>,
     pub(super) operation: Operation,
-    /// `None` on the v1 routes, whose bodies name it.
-    pub(super) deployment: Option<String>,
+    pub(super) root: Root,
 }
 
 impl Exchange {
     pub(super) async fn run(self, request: Request) -> Response {
         let mut ticket = Ticket::new(&self.resource.books);
-        ticket.concerns(self.deployment.as_deref().unwrap_or_default());
+        if let Root::Deployment(deployment) = &self.root {
+            ticket.concerns(deployment);
+        }
         let (parts, body) = request.into_parts();
         let echo = parts.headers.get("x-ms-client-request-id").cloned();
         let behaviour = match self.resource.behaviour(&parts.headers) {
             Ok(behaviour) => behaviour,
             Err(unclear) => {
                 let refusal = Refusal::invalid(&unclear.to_string(), Some("x-simulate"), None);
-                return self.refuse(refusal, ticket, echo);
+                return refuse(&self.resource, refusal, ticket, echo);
             }
         };
         match self.answer(parts, body, behaviour.clone(), &mut ticket).await {
@@ -57,25 +54,8 @@ impl Exchange {
                 headers::dress(&mut response, &self.resource, echo, Some(left));
                 response
             }
-            Err(Ending::Refused(refusal)) => {
-                let refusal = match &behaviour.retry {
-                    Some(retry) => refusal.with_retry_headers(retry),
-                    None => refusal,
-                };
-                self.refuse(refusal, ticket, echo)
-            }
-            Err(Ending::Closed) => {
-                ticket.unanswered();
-                Response::new(Body::new(Delivery::nothing()))
-            }
+            Err(ending) => end(&self.resource, ending, &behaviour, ticket, echo),
         }
-    }
-
-    fn refuse(&self, refusal: Refusal, ticket: Ticket, echo: Option<HeaderValue>) -> Response {
-        ticket.refused(refusal.status());
-        let mut response = refusal.into_response();
-        headers::dress(&mut response, &self.resource, echo, None);
-        response
     }
 
     async fn answer(
@@ -88,8 +68,8 @@ impl Exchange {
         if behaviour.fault == Some(Fault::Refuse) {
             return Err(Ending::Closed);
         }
-        let version = self.api_version(&parts);
-        let proof = auth::check(&self.resource.knobs, &parts.headers, self.deployment.is_none());
+        let version = api_version(&parts, &self.root);
+        let proof = auth::check(&self.resource.knobs, &parts.headers, self.root == Root::V1);
         let body = read(body).await?;
         self.resource.last.keep(parts, &body);
         proof?;
@@ -108,29 +88,41 @@ impl Exchange {
             return Err(Refusal::named(Name::DeploymentNotFound).into());
         }
         let (ask, streams) = self.examine(value, behaviour, &deployment, version.as_deref())?;
-        let ask = self.count(ask, body.len()).await?;
+        let previous = self.previous(&ask)?;
+        let mut ask = self.count(ask, body.len()).await?;
+        ask.prompt_tokens += previous;
+        self.check_length(&ask)?;
         let left = self.charge(&ask, &deployment, version.as_deref())?;
         if self.resource.filters(&body) {
             return Err(Refusal::named(Name::ContentFilter).into());
         }
-        Ok((Answer::to(self.operation, &ask, streams), left))
+        Ok((self.answered(&ask, deployment, streams), left))
     }
 
-    /// The deployment routes demand one; the v1 routes need none.
-    fn api_version(&self, parts: &Parts) -> Result<Option<String>, Refusal> {
-        let query = parts.uri.query().unwrap_or_default();
-        let version = query.split('&').find_map(|pair| pair.strip_prefix("api-version=")).map(str::to_owned);
-        match &version {
-            None if self.deployment.is_some() => Err(Refusal::named(Name::ResourceNotFound)),
-            Some(version) if self.deployment.is_some() && !is_version(version) => {
-                Err(Refusal::named(Name::ResourceNotFound))
-            }
-            _ => Ok(version),
+    fn answered(&self, ask: &Ask, deployment: String, streams: bool) -> Answer {
+        if self.operation != Operation::Responses {
+            return Answer::to(self.operation, ask, streams);
         }
+        let response = responses::reply(ask);
+        if ask.body["store"] != false {
+            let input = responses::input_items(ask);
+            self.resource.shelves.keep(Kept { response: response.clone(), deployment, input });
+        }
+        Answer::responding(response, ask, streams)
+    }
+
+    /// The tokens of the response that this one goes on from.
+    fn previous(&self, ask: &Ask) -> Result<u64, Refusal> {
+        let id = match &ask.body["previous_response_id"] {
+            Value::String(id) if self.operation == Operation::Responses => id,
+            _ => return Ok(0),
+        };
+        let kept = self.resource.shelves.find(id).ok_or_else(|| Refusal::no_previous_response(id))?;
+        Ok(kept.response.usage.prompt + kept.response.usage.completion)
     }
 
     fn deployment(&self, body: &Value) -> Result<String, Refusal> {
-        if let Some(deployment) = &self.deployment {
+        if let Root::Deployment(deployment) = &self.root {
             return Ok(deployment.clone());
         }
         match &body["model"] {
@@ -161,13 +153,16 @@ impl Exchange {
         };
         let streams = match self.operation {
             Operation::Embeddings => false,
-            Operation::Chat | Operation::Completions => ask::flag(&ask.body, "stream")?,
+            Operation::Chat | Operation::Completions | Operation::Responses => {
+                ask::flag(&ask.body, "stream")?
+            }
         };
         self.check_stream_options(&ask, streams, version)?;
         match self.operation {
             Operation::Chat => chat::check(&ask)?,
             Operation::Completions => completions::check(&ask)?,
             Operation::Embeddings => embeddings::check(&ask)?,
+            Operation::Responses => responses::check(&ask)?,
         }
         Ok((ask, streams))
     }
@@ -179,7 +174,7 @@ impl Exchange {
         }
         let dated = version.and_then(|version| version.get(..KNOWS_STREAM_OPTIONS.len()));
         let is_old = self.operation == Operation::Chat
-            && self.deployment.is_some()
+            && self.root != Root::V1
             && dated.is_some_and(|version| version < KNOWS_STREAM_OPTIONS);
         if is_old || ask.behaviour.refuses_stream_options {
             return Err(Refusal::unknown_argument("stream_options"));
@@ -214,17 +209,21 @@ impl Exchange {
             ask.prompt_tokens = tokens;
             self.resource.memo.remember(key, tokens);
         }
+        Ok(ask)
+    }
+
+    fn check_length(&self, ask: &Ask) -> Result<(), Refusal> {
         let known = || model::context_tokens(&ask.model);
         let limit = ask.behaviour.context_tokens.unwrap_or_else(known);
         if ask.prompt_tokens > limit {
             let param = match self.operation {
                 Operation::Chat => "messages",
                 Operation::Completions => "prompt",
-                Operation::Embeddings => "input",
+                Operation::Embeddings | Operation::Responses => "input",
             };
             return Err(Refusal::too_long(limit, ask.prompt_tokens, param));
         }
-        Ok(ask)
+        Ok(())
     }
 
     fn charge(&self, ask: &Ask, deployment: &str, version: Option<&str>) -> Result<Left, Refusal> {
@@ -233,6 +232,7 @@ impl Exchange {
             Operation::Chat => chat::most_tokens(&ask.body).unwrap_or(usual),
             Operation::Completions => completions::most_tokens(&ask.body),
             Operation::Embeddings => 0,
+            Operation::Responses => ask.body["max_output_tokens"].as_u64().unwrap_or(usual),
         };
         let cost = ask.prompt_tokens.saturating_add(most);
         let version = version.unwrap_or("v1");
@@ -260,59 +260,12 @@ impl Exchange {
     }
 }
 
-/// Why there is no answer.
-enum Ending {
-    Refused(Refusal),
-    Closed,
-}
-
-impl From<Refusal> for Ending {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
-    }
-}
-
-/// Faults that come when the request has been read.
-async fn break_down(behaviour: &Behaviour) -> Result<(), Ending> {
-    match behaviour.fault {
-        Some(Fault::Reset) => Err(Ending::Closed),
-        Some(Fault::Stall) => match delivery::silence().await {},
-        Some(Fault::Status(status)) => {
-            delivery::pause(behaviour.time_to_first_token).await;
-            Err(Refusal::of_status(status).into())
-        }
-        Some(Fault::Named(name)) => {
-            delivery::pause(behaviour.time_to_first_token).await;
-            Err(Refusal::named(name).into())
-        }
-        _ => Ok(()),
-    }
-}
-
-async fn read(body: Body) -> Result<Bytes, Ending> {
-    match Limited::new(body, MAX_BODY_BYTES).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Refusal::body_too_large().into()),
-        Err(_) => Err(Ending::Closed),
-    }
-}
-
 fn counted(body: Value, operation: Operation, encoding: Encoding) -> (Value, u64) {
     let tokens = match operation {
         Operation::Chat => prompt::chat_tokens(&body, encoding),
         Operation::Completions => prompt::completions_tokens(&body, encoding),
         Operation::Embeddings => prompt::embeddings_tokens(&body, encoding),
+        Operation::Responses => prompt::responses_tokens(&body, encoding),
     };
     (body, tokens)
-}
-
-/// A date, perhaps of a preview; Azure knows a list of them.
-fn is_version(version: &str) -> bool {
-    let date = version.strip_suffix("-preview").unwrap_or(version);
-    let bytes = date.as_bytes();
-    bytes.len() == 10
-        && bytes.iter().enumerate().all(|(place, byte)| match place {
-            4 | 7 => *byte == b'-',
-            _ => byte.is_ascii_digit(),
-        })
 }

@@ -194,6 +194,33 @@ impl Refusal {
         Self::invalid(&message, None, None)
     }
 
+    pub(super) fn unknown_parameter(param: &str) -> Self {
+        Self::invalid(&format!("Unknown parameter: '{param}'."), Some(param), Some("unknown_parameter"))
+    }
+
+    pub(super) fn no_response(id: &str) -> Self {
+        let error = Error::Model {
+            message: &format!("Response with id '{id}' not found."),
+            kind: Some("invalid_request_error"),
+            param: None,
+            code: None,
+            filtered: None,
+        };
+        Self::new(404, error)
+    }
+
+    pub(super) fn no_previous_response(id: &str) -> Self {
+        let message = format!("Previous response with id '{id}' not found.");
+        Self::invalid(&message, Some("previous_response_id"), Some("previous_response_not_found"))
+    }
+
+    /// The version is older than the operation.
+    pub(super) fn not_in_this_version() -> Self {
+        let message =
+            "Azure OpenAI Responses API is enabled only for api-version 2025-03-01-preview and later";
+        Self::door(400, "BadRequest", message)
+    }
+
     pub(super) fn missing(param: &str) -> Self {
         let message = format!("Missing required parameter: '{param}'.");
         Self::invalid(&message, Some(param), Some("missing_required_parameter"))

@@ -11,6 +11,7 @@ use super::behaviour::{Behaviour, Fault, Unclear};
 use super::capacity::Capacity;
 use super::counts::Books;
 use super::dice::{Dice, Ids, mix};
+use super::kept::Shelves;
 use super::knobs::Kind;
 use super::last::Last;
 use super::memo::Memo;
@@ -31,6 +32,7 @@ pub(super) struct Resource {
     pub(super) memo: Memo,
     pub(super) ids: Ids,
     pub(super) last: Last,
+    pub(super) shelves: Shelves,
     /// Requests that chance has been asked about.
     arrivals: AtomicU64,
 }
@@ -46,6 +48,7 @@ impl Resource {
             memo: Memo::default(),
             ids: Ids::new(),
             last: Last::default(),
+            shelves: Shelves::default(),
             arrivals: AtomicU64::new(0),
         })
     }

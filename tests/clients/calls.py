@@ -22,6 +22,8 @@ API_VERSION = "2024-10-21"
 CHAT = "gpt-4o-mini"
 EMBEDDING = "text-embedding-3-small"
 INSTRUCT = "gpt-35-turbo-instruct"
+# Responses are younger than the version above.
+RESPONSES_VERSION = "2025-04-01-preview"
 
 # The simulated resource's own words, which a gateway must hand on like any unknown header.
 SLOWLY = {"x-simulate": "tokens-per-second=400"}
@@ -90,12 +92,22 @@ class Books:
         self.cached_input_tokens += times * ((prompt and prompt.cached_tokens) or 0)
         self.reasoning_tokens += times * ((completion and completion.reasoning_tokens) or 0)
 
+    def add_response(self, usage):
+        self.requests += 1
+        self.input_tokens += usage.input_tokens
+        self.output_tokens += usage.output_tokens
+        self.cached_input_tokens += usage.input_tokens_details.cached_tokens
+        self.reasoning_tokens += usage.output_tokens_details.reasoning_tokens
+
     def add_nothing(self):
-        """A call that the backend refused."""
+        """A call that the backend refused, or that used nothing."""
         self.requests += 1
 
 
-VARIABLE = {"id", "created", "tool_call_id", "call_id"}
+VARIABLE = {
+    *("id", "created", "tool_call_id", "call_id"),
+    *("created_at", "item_id", "previous_response_id", "first_id", "last_id"),
+}
 
 
 def plain(value):
@@ -293,6 +305,70 @@ async def embeddings(client, books):
     return results
 
 
+async def responses(client, books):
+    """Made in every way, gone on from, read, deleted."""
+    is_azure = isinstance(client, (AzureOpenAI, AsyncAzureOpenAI))
+    more = {"extra_query": {"api-version": RESPONSES_VERSION}} if is_azure else {}
+    weather = {"type": "function", **WEATHER["function"]}
+    requests = {
+        "plain": dict(model=CHAT, input="Say hello."),
+        "messages": dict(model=CHAT, instructions="Be brief.", input=[*user("One?"), *user("Two?")]),
+        "cut": dict(model=CHAT, input="Count to a hundred.", max_output_tokens=5),
+        "reasoning": dict(model="o4-mini", input="Think."),
+        "tool": dict(model=CHAT, input="What is the weather in Rome?", tools=[weather]),
+        "not stored": dict(model=CHAT, input="Forget it.", store=False),
+        "in odd pieces": dict(model=CHAT, input="äöü 🥊", extra_headers={"x-simulate": "chunk-bytes=7"}),
+    }
+    results = {}
+    for name, request in requests.items():
+        whole = await of(client.responses.create(**request, **more))
+        books.add_response(whole.usage)
+        results[f"response, {name}"] = plain(whole)
+        events = await each(await of(client.responses.create(**request, **more, stream=True)))
+        assert events[-1].type in ("response.completed", "response.incomplete"), events[-1]
+        books.add_response(events[-1].response.usage)
+        results[f"response stream, {name}"] = plain(events)
+
+    parsed = await of(client.responses.parse(model=CHAT, input="Solve x = 1.", text_format=Solution, **more))
+    books.add_response(parsed.usage)
+    assert isinstance(parsed.output_parsed, Solution), parsed
+    results["response, parsed"] = plain(parsed)
+
+    first = await of(client.responses.create(model=CHAT, input="Remember me.", **more))
+    books.add_response(first.usage)
+    following = await of(
+        client.responses.create(model=CHAT, input="Who am I?", previous_response_id=first.id, **more)
+    )
+    books.add_response(following.usage)
+    assert following.previous_response_id == first.id
+    assert following.usage.input_tokens > first.usage.total_tokens
+    results["response, gone on from"] = plain(following)
+
+    read = await of(client.responses.retrieve(first.id, **more))
+    assert (read.id, read.usage) == (first.id, first.usage)
+    results["response, read"] = plain(read)
+    items = await of(client.responses.input_items.list(first.id, **more))
+    results["response, input items"] = plain(items.data)
+    await of(client.responses.delete(first.id, **more))
+    for _ in range(3):
+        books.add_nothing()
+    for name, call in {
+        "read after its end": lambda: client.responses.retrieve(first.id, **more),
+        "cancelled when it is made": lambda: client.responses.cancel(following.id, **more),
+        "gone on from after its end": lambda: client.responses.create(
+            model=CHAT, input="Who?", previous_response_id=first.id, **more
+        ),
+    }.items():
+        try:
+            await of(call())
+        except openai.APIStatusError as error:
+            books.add_nothing()
+            results[f"response, {name}"] = {**refused(error, False), "code": error.code}
+        else:
+            raise AssertionError(f"{name}: was not refused")
+    return results
+
+
 def refused(error, with_body):
     if error.status_code == 408 or error.status_code >= 500:
         # Which of these it is may change on the way; that the SDK tries again may not.
@@ -335,8 +411,9 @@ async def refusals(client, books, without_key):
     )
     await refuse("too long a prompt", client, with_body=True, **simulate("context-tokens=3"))
     await refuse("wrong type", client, messages="No.", reached=False)
-    await refuse("throttled", client, **simulate("status=429,retry-after-ms=2500,retry-after=3"))
-    await refuse("throttled stream", client, stream=True, **simulate("status=429,retry-after-ms=2500,retry-after=3"))
+    # Under a second: a gateway would let the resource rest for longer, and refuse the next calls itself.
+    await refuse("throttled", client, **simulate("status=429,retry-after-ms=900,retry-after=1"))
+    await refuse("throttled stream", client, stream=True, **simulate("status=429,retry-after-ms=900,retry-after=1"))
     await refuse("server error", client, **simulate("status=500"))
     await refuse("unavailable", client, **simulate("status=503"))
     await refuse("timeout", client, **simulate("status=408"))
@@ -349,6 +426,7 @@ async def forbidden(client):
         "chat": lambda: client.chat.completions.create(model=CHAT, messages=user("Please.")),
         "chat stream": lambda: client.chat.completions.create(model=CHAT, messages=user("Please."), stream=True),
         "embedding": lambda: client.embeddings.create(model=EMBEDDING, input="Please."),
+        "response": lambda: client.responses.create(model=CHAT, input="Please."),
     }.items():
         try:
             await of(calls())
@@ -367,6 +445,7 @@ async def all_calls(client, books, without_key):
     results |= await raw_stream(client, books)
     results |= await completions(client, books)
     results |= await embeddings(client, books)
+    results |= await responses(client, books)
     results |= await refusals(client, books, without_key)
     return results
 

@@ -130,6 +130,12 @@ async fn said_by(mut command: Command) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+async fn node(name: &str, arguments: &[&str]) -> String {
+    let mut command = Command::new("node");
+    command.arg(script(name)).args(arguments);
+    said_by(command).await
+}
+
 async fn python(arguments: &[&str]) -> Value {
     let interpreter = std::env::var("TOLLGATE_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let mut command = Command::new(interpreter);
@@ -184,7 +190,7 @@ async fn the_python_sdk_raises_its_permission_error_for_a_deployment_that_is_not
     let key = pair.key_for("little").await;
     let said = python(&[&pair.gateway.url, &key, "forbidden"]).await;
     let results = said["results"].as_object().unwrap();
-    assert_eq!(results.len(), 12, "{results:?}");
+    assert_eq!(results.len(), 16, "{results:?}");
     for (call, result) in results {
         assert_eq!(*result, "PermissionDeniedError 403 deployment_not_allowed", "{call}");
     }
@@ -194,13 +200,22 @@ async fn the_python_sdk_raises_its_permission_error_for_a_deployment_that_is_not
 
 #[tokio::test]
 #[ignore = "needs Node's openai"]
+async fn the_node_sdk_makes_and_reads_the_same_responses_through_the_gateway() {
+    let pair = Pair::start(&["--seed", "7"]).await;
+    let key = pair.key_for("everything").await;
+    let direct = node("responses.mjs", &[&pair.resource.url, RESOURCE_KEY]).await;
+    let through = node("responses.mjs", &[&pair.gateway.url, &key]).await;
+    assert_eq!(through, direct);
+    assert!(through.lines().count() == 2 && through.contains("\"gone\":true"), "{through}");
+}
+
+#[tokio::test]
+#[ignore = "needs Node's openai"]
 async fn the_node_sdk_hangs_up_and_the_backend_stops_within_a_second() {
     // A reply would take 100 s.
     let pair = Pair::start(&["--tokens-per-second", "20", "--reply-tokens", "2000"]).await;
     let key = pair.key_for("everything").await;
-    let mut command = Command::new("node");
-    command.arg(script("abort.mjs")).args([&pair.gateway.url, &key]);
-    let said = said_by(command).await;
+    let said = node("abort.mjs", &[&pair.gateway.url, &key]).await;
     let hung_up = Instant::now();
     let chunks: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(chunks.len(), 2, "{said}");

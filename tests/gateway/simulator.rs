@@ -21,6 +21,7 @@ mod books;
 mod faults;
 mod refusals;
 mod replies;
+mod responses;
 mod streams;
 
 const CHAT: &str = "/openai/deployments/gpt-4o-mini/chat/completions?api-version=2024-10-21";

@@ -21,7 +21,7 @@ use tollgate::config::settings::Settings;
 use tollgate::domain::units::UnixMillis;
 use tollgate::ledger::Ledger;
 use tollgate::ports::{Backends, LedgerStore, UsageSink};
-use tollgate::proxy::{Keys, Pool, Proxy, Room, Unasked};
+use tollgate::proxy::{Kept, Keys, Pool, Proxy, Room, Unasked};
 use tollgate::simulator::{self, Knobs};
 use tollgate::{routes, server, wiring};
 
@@ -160,6 +160,7 @@ impl TestGateway {
             backends: Arc::clone(&proxy.backends),
             usage,
             unasked: Unasked::default(),
+            kept: Kept::default(),
             tasks: proxy.tasks.clone(),
             pool: Pool::new(Arc::clone(&proxy.clock)),
             room: proxy.room.clone(),

@@ -14,7 +14,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::sync::Barrier;
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_util::task::TaskTracker;
@@ -26,15 +26,27 @@ const AT_ONCE: usize = 120;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What came to the backend.
-#[derive(Default)]
 struct Seen {
     connections: AtomicUsize,
     versions: Mutex<BTreeMap<String, usize>>,
+    /// Requests so far. Each is answered when all of its wave are there.
+    requests: watch::Sender<usize>,
+    /// Up to which request the wave goes.
+    wave: AtomicUsize,
+}
+
+impl Seen {
+    async fn request(&self, version: http::Version) {
+        *self.versions.lock().unwrap().entry(format!("{version:?}")).or_default() += 1;
+        self.requests.send_modify(|requests| *requests += 1);
+        let all = |requests: &usize| *requests >= self.wave.load(SeqCst);
+        self.requests.subscribe().wait_for(all).await.unwrap();
+    }
 }
 
 /// A server with a certificate of its own making; the certificate is written where `SSL_CERT_FILE` can
-/// name it. It answers once `together` requests are in hand.
-async fn backend(certificate: &Path, protocols: &[&[u8]], together: usize) -> (SocketAddr, Arc<Seen>) {
+/// name it.
+async fn backend(certificate: &Path, protocols: &[&[u8]]) -> (SocketAddr, Arc<Seen>) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     std::fs::write(certificate, made.cert.pem()).unwrap();
     let mut tls = ServerConfig::builder()
@@ -44,20 +56,23 @@ async fn backend(certificate: &Path, protocols: &[&[u8]], together: usize) -> (S
     tls.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     let acceptor = TlsAcceptor::from(Arc::new(tls));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let (address, seen, tasks) =
-        (listener.local_addr().unwrap(), Arc::new(Seen::default()), TaskTracker::new());
-    let (barrier, seeing) = (Arc::new(Barrier::new(together)), Arc::clone(&seen));
+    let (address, tasks) = (listener.local_addr().unwrap(), TaskTracker::new());
+    let seen = Arc::new(Seen {
+        connections: AtomicUsize::new(0),
+        versions: Mutex::default(),
+        requests: watch::Sender::new(0),
+        wave: AtomicUsize::new(0),
+    });
+    let seeing = Arc::clone(&seen);
     tasks.clone().spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let Ok(stream) = acceptor.accept(stream).await else { continue };
             seeing.connections.fetch_add(1, SeqCst);
-            let (seeing, barrier) = (Arc::clone(&seeing), Arc::clone(&barrier));
+            let seeing = Arc::clone(&seeing);
             let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-                let (seeing, barrier) = (Arc::clone(&seeing), Arc::clone(&barrier));
+                let seeing = Arc::clone(&seeing);
                 async move {
-                    let version = format!("{:?}", request.version());
-                    *seeing.versions.lock().unwrap().entry(version).or_default() += 1;
-                    barrier.wait().await;
+                    seeing.request(request.version()).await;
                     Ok::<_, Infallible>(reply())
                 }
             });
@@ -85,10 +100,11 @@ fn reply() -> http::Response<Full<Bytes>> {
     reply.body(Full::from(body.to_string())).unwrap()
 }
 
-async fn asked_at_once(protocols: &[&[u8]], count: usize) -> Arc<Seen> {
+/// Asks in waves of so many at once; answers with the connections there were after each.
+async fn asked_in_waves(protocols: &[&[u8]], waves: &[usize]) -> (Arc<Seen>, Vec<usize>) {
     let folder = tempfile::tempdir().unwrap();
     let certificate = folder.path().join("certificate.pem");
-    let (address, seen) = backend(&certificate, protocols, count).await;
+    let (address, seen) = backend(&certificate, protocols).await;
     let configuration = json!({
         "backends": [{"name": "tls", "endpoint": format!("https://localhost:{}", address.port()),
                       "auth": {"kind": "none"}}],
@@ -102,31 +118,36 @@ async fn asked_at_once(protocols: &[&[u8]], count: usize) -> Arc<Seen> {
     let body =
         json!({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"}]}).to_string();
     let headers = [("api-key", key.as_str())];
-    let chats = (0..count).map(|_| ask(&client, "POST", &url, &headers, Some(body.clone())));
-    let answers = tokio::time::timeout(PATIENCE, futures_util::future::join_all(chats)).await.unwrap();
-    for answer in answers {
-        assert_eq!(answer.status, 200, "{}", answer.body);
+    let mut connections = Vec::new();
+    for wave in waves {
+        seen.wave.fetch_add(*wave, SeqCst);
+        let chats = (0..*wave).map(|_| ask(&client, "POST", &url, &headers, Some(body.clone())));
+        let answers = tokio::time::timeout(PATIENCE, futures_util::future::join_all(chats)).await.unwrap();
+        for answer in answers {
+            assert_eq!(answer.status, 200, "{}", answer.body);
+        }
+        connections.push(seen.connections.load(SeqCst));
     }
-    seen
+    (seen, connections)
 }
 
 #[tokio::test]
 async fn http2_is_spoken_and_no_request_waits_for_a_place_on_a_connection() {
-    let seen = asked_at_once(&[b"h2", b"http/1.1"], AT_ONCE).await;
-    assert_eq!(*seen.versions.lock().unwrap(), BTreeMap::from([("HTTP/2.0".to_owned(), AT_ONCE)]));
-    assert!(seen.connections.load(SeqCst) < AT_ONCE / 2, "{:?}", seen.connections);
+    let (seen, connections) = asked_in_waves(&[b"h2", b"http/1.1"], &[1, 80, AT_ONCE]).await;
+    assert_eq!(*seen.versions.lock().unwrap(), BTreeMap::from([("HTTP/2.0".to_owned(), 81 + AT_ONCE)]));
+    assert_eq!(connections[..2], [1, 1]);
 }
 
 #[tokio::test]
 async fn http1_is_spoken_to_those_who_do_not_offer_more() {
-    let seen = asked_at_once(&[b"http/1.1"], 4).await;
+    let (seen, _) = asked_in_waves(&[b"http/1.1"], &[4]).await;
     assert_eq!(*seen.versions.lock().unwrap(), BTreeMap::from([("HTTP/1.1".to_owned(), 4)]));
 }
 
 #[tokio::test]
 async fn a_certificate_that_nobody_vouches_for_is_no_backend() {
     let folder = tempfile::tempdir().unwrap();
-    let (address, seen) = backend(&folder.path().join("unused.pem"), &[b"h2"], 1).await;
+    let (address, seen) = backend(&folder.path().join("unused.pem"), &[b"h2"]).await;
     let configuration = json!({
         "backends": [{"name": "tls", "endpoint": format!("https://localhost:{}", address.port()),
                       "auth": {"kind": "none"}}],

@@ -18,6 +18,17 @@ static SPEAKING: LazyLock<[Finder<'static>; 5]> = LazyLock::new(|| {
 
 static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"usage\""));
 
+static DELTA: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"delta\":"));
+
+/// Adds what the member `delta` says in an event of a Responses stream.
+pub(super) fn delta(json: &[u8], said: &mut Said) {
+    let Some(at) = DELTA.find(json) else { return };
+    let rest = json[at + DELTA.needle().len()..].trim_ascii_start();
+    if let Some(text) = rest.strip_prefix(b"\"") {
+        tell(&text[..string_length(text)], said);
+    }
+}
+
 /// Whether there may be a member `usage`.
 pub(super) fn names_usage(json: &[u8]) -> bool {
     USAGE.find(json).is_some()

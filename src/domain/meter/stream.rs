@@ -3,8 +3,8 @@
 //!
 //! Two promises hold for every way in which the network may cut the stream: a caller that asked for
 //! usage gets exactly the backend's bytes, and one that did not gets exactly the bytes that the
-//! backend would have sent had nobody asked. Only the end, from `data: [DONE]` on, is handed over
-//! apart: it waits until the usage is safe.
+//! backend would have sent had nobody asked. Only the end, from `data: [DONE]` on (in a stream of
+//! Responses, from the last event on), is handed over apart: it waits until the usage is safe.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::said::Said;
-use super::{quick, read_usage};
+use super::{quick, read_usage, responses};
 use crate::domain::usage::Usage;
 
 /// No chunk is this long. What is longer passes unread.
@@ -27,6 +27,8 @@ const MAX_EVENT_BYTES: usize = 1024 * 1024;
 pub struct Meter {
     /// The gateway asked for usage, the caller did not.
     strips: bool,
+    /// The stream is one of Responses, whose events are other ones.
+    responses: Option<Box<responses::Reader>>,
     /// The bytes of an event that has not ended: read again with what follows.
     open: BytesMut,
     /// How many of `open`'s bytes the caller has already been given.
@@ -47,7 +49,7 @@ enum Fate {
     Drop,
     /// Without these bytes of it.
     Cut(Range<usize>),
-    /// It is `[DONE]`.
+    /// It is `[DONE]`, or what stands for it.
     End,
 }
 
@@ -56,6 +58,7 @@ impl Meter {
     pub fn new(strips: bool) -> Self {
         Self {
             strips,
+            responses: None,
             open: BytesMut::new(),
             given: 0,
             searched: 0,
@@ -67,12 +70,22 @@ impl Meter {
         }
     }
 
+    /// Of a stream of Responses: it tells its usage unasked, and nothing is taken out of it.
+    pub fn of_responses() -> Self {
+        Self { responses: Some(Box::default()), ..Self::new(false) }
+    }
+
     pub fn usage(&self) -> Option<Usage> {
-        self.usage
+        self.responses.as_ref().map_or(self.usage, |reader| reader.usage)
     }
 
     pub fn model(&self) -> Option<&str> {
-        self.model.as_deref()
+        self.responses.as_ref().map_or(&self.model, |reader| &reader.model).as_deref()
+    }
+
+    /// What the response is kept under, as soon as it was told.
+    pub fn id(&self) -> Option<&str> {
+        self.responses.as_ref()?.id.as_deref()
     }
 
     /// What the model said, for counting; it is empty from then on.
@@ -86,10 +99,15 @@ impl Meter {
     }
 
     /// Takes the next bytes of the stream. Those for the caller at once go to `now`; answers with
-    /// those from `data: [DONE]` on, for the caller once the usage is safe.
+    /// those from the end on, for the caller once the usage is safe.
     pub fn pass(&mut self, frame: Bytes, now: &mut VecDeque<Bytes>) -> Option<Bytes> {
         if self.ended {
             return Some(frame);
+        }
+        if self.oversized
+            && let Some(reader) = &mut self.responses
+        {
+            reader.pass_long(&frame);
         }
         // The usual case: nothing is open, and the bytes are whole events. Then nothing is copied.
         let (bytes, already) = if self.open.is_empty() {
@@ -102,8 +120,7 @@ impl Meter {
         let mut out = Outgoing { bytes: &bytes, from: already, now };
         let mut at = 0;
         while let Some(end) = event_end(&bytes, at, searched) {
-            let fate =
-                if std::mem::take(&mut self.oversized) { Fate::Keep } else { self.read(&bytes[at..end]) };
+            let fate = if self.oversized { self.end_oversized() } else { self.read(&bytes[at..end]) };
             match fate {
                 Fate::Keep => {}
                 Fate::Drop => out.skip(at..end),
@@ -127,8 +144,9 @@ impl Meter {
         let rest = self.open.split().freeze();
         let given = std::mem::take(&mut self.given);
         self.searched = 0;
-        // A last `data: [DONE]` without its blank line is an end all the same.
-        let is_end = payload(&rest).is_some_and(|(payload, _)| payload.trim_ascii() == b"[DONE]");
+        // A last event without its blank line is an end all the same.
+        let fate = if self.oversized { self.end_oversized() } else { self.read(&rest) };
+        let is_end = matches!(fate, Fate::End);
         let rest = rest.slice(given..);
         if is_end {
             self.ended = true;
@@ -145,6 +163,11 @@ impl Meter {
     fn hold(&mut self, bytes: &Bytes, at: usize, already: usize) -> usize {
         let open = &bytes[at..];
         if self.oversized || open.len() > MAX_EVENT_BYTES {
+            if !self.oversized
+                && let Some(reader) = &mut self.responses
+            {
+                reader.begin_long(open, payload(open).map_or(&[], |(payload, _)| payload));
+            }
             self.oversized = true;
             // The last bytes may be the first half of the event's end.
             let tail = open.len().min(3);
@@ -154,13 +177,26 @@ impl Meter {
         }
         self.open.extend_from_slice(open);
         self.searched = open.len().saturating_sub(3);
-        let held = if self.strips || may_become_done(open) { at.max(already) } else { bytes.len() };
+        let may_become_end =
+            if self.responses.is_some() { responses::may_become_end(open) } else { may_become_done(open) };
+        let held = if self.strips || may_become_end { at.max(already) } else { bytes.len() };
         self.given = held - at;
         held
     }
 
+    /// The end of an event that passed unread.
+    fn end_oversized(&mut self) -> Fate {
+        self.oversized = false;
+        let was_last = self.responses.as_mut().is_some_and(|reader| reader.end_long());
+        if was_last { Fate::End } else { Fate::Keep }
+    }
+
     fn read(&mut self, event: &[u8]) -> Fate {
         let Some((payload, offset)) = payload(event) else { return Fate::Keep };
+        if let Some(reader) = &mut self.responses {
+            let is_last = reader.read(event, payload, &mut self.said);
+            return if is_last { Fate::End } else { Fate::Keep };
+        }
         let json = payload.trim_ascii_end();
         if json.trim_ascii_start() == b"[DONE]" {
             return Fate::End;

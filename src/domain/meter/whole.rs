@@ -11,19 +11,37 @@ const MAX_VALUE_BYTES: usize = 4 * 1024;
 const MAX_KEY_BYTES: usize = 8;
 
 /// A scanner for JSON of any length in constant memory: it follows strings and nesting, and takes
-/// the members `usage` and `model` of the outermost object out.
-#[derive(Debug, Default)]
+/// the members `usage` and `model` of one object out.
+#[derive(Debug)]
 pub struct Meter {
+    /// How deep the members lie that are looked at: 1 in the outermost object.
+    level: u32,
+    shape: Shape,
     depth: u32,
     in_string: bool,
     escaped: bool,
-    /// Inside the outermost object, before a member's colon.
+    /// Inside of an object at that level, before a member's colon.
     awaits_key: bool,
     key: Vec<u8>,
     member: Member,
     value: Vec<u8>,
     usage: Option<Usage>,
     model: Option<String>,
+    id: Option<String>,
+}
+
+/// What the object is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    Reply,
+    /// It is kept under its id.
+    Response,
+}
+
+impl Default for Meter {
+    fn default() -> Self {
+        Self::new(1, Shape::Reply)
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,9 +50,37 @@ enum Member {
     Other,
     Usage,
     Model,
+    Id,
 }
 
 impl Meter {
+    fn new(level: u32, shape: Shape) -> Self {
+        Self {
+            level,
+            shape,
+            depth: 0,
+            in_string: false,
+            escaped: false,
+            awaits_key: false,
+            key: Vec::new(),
+            member: Member::Other,
+            value: Vec::new(),
+            usage: None,
+            model: None,
+            id: None,
+        }
+    }
+
+    /// Of a response, which is kept under its `id`.
+    pub fn of_response() -> Self {
+        Self::new(1, Shape::Response)
+    }
+
+    /// Of a response that is a member of what passes.
+    pub(super) fn of_member() -> Self {
+        Self::new(2, Shape::Response)
+    }
+
     /// Looks at the next bytes of the reply.
     pub fn pass(&mut self, bytes: &[u8]) {
         let mut at = 0;
@@ -58,6 +104,11 @@ impl Meter {
         self.model.as_deref()
     }
 
+    /// The `id`, where that is looked for; once.
+    pub fn take_id(&mut self) -> Option<String> {
+        self.id.take()
+    }
+
     /// Whether what passes is neither a key nor a value that is wanted.
     fn skips(&self) -> bool {
         !self.awaits_key && self.member == Member::Other
@@ -74,13 +125,13 @@ impl Meter {
                 }
                 b'{' | b'[' => {
                     self.depth += 1;
-                    if self.depth == 1 && *byte == b'{' {
+                    if self.depth == self.level && *byte == b'{' {
                         self.awaits_key = true;
                         return at;
                     }
                 }
                 b'}' | b']' => self.depth = self.depth.saturating_sub(1),
-                b',' if self.depth == 1 => {
+                b',' if self.depth == self.level => {
                     self.awaits_key = true;
                     return at;
                 }
@@ -124,10 +175,10 @@ impl Meter {
             b'{' | b'[' => {
                 self.keep(&[byte]);
                 self.depth += 1;
-                self.awaits_key = self.depth == 1 && byte == b'{';
+                self.awaits_key = self.depth == self.level && byte == b'{';
             }
             b'}' | b']' => {
-                if self.depth == 1 {
+                if self.depth == self.level {
                     self.end_member();
                 }
                 self.depth = self.depth.saturating_sub(1);
@@ -138,10 +189,11 @@ impl Meter {
                 self.member = match self.key.as_slice() {
                     b"\"usage\"" => Member::Usage,
                     b"\"model\"" => Member::Model,
+                    b"\"id\"" if self.shape == Shape::Response => Member::Id,
                     _ => Member::Other,
                 };
             }
-            b',' if self.depth == 1 => {
+            b',' if self.depth == self.level => {
                 self.end_member();
                 self.awaits_key = true;
             }
@@ -166,6 +218,7 @@ impl Meter {
         match self.member {
             Member::Other => {}
             Member::Usage => self.usage = read_usage(&self.value).or(self.usage),
+            Member::Id => self.id = serde_json::from_slice(&self.value).ok().or(self.id.take()),
             Member::Model => self.model = serde_json::from_slice(&self.value).ok().or(self.model.take()),
         }
         self.member = Member::Other;
@@ -195,6 +248,20 @@ mod tests {
             let usage = meter.usage().unwrap_or_else(|| panic!("cut every {cut} bytes"));
             assert_eq!([usage.input_tokens, usage.cached_input_tokens, usage.output_tokens], [12, 4, 34]);
             assert_eq!(meter.model(), Some("gpt-4o-mini-2024-07-18"));
+        }
+    }
+
+    #[test]
+    fn a_response_is_found_under_its_id_and_as_a_member_too() {
+        let response = r#"{"id":"resp_1","model":"gpt-4o","output":[{"id":"msg_1","usage":{"input_tokens":7}}],
+            "metadata":{"id":"mine","model":"none"},"usage":{"input_tokens":3,"output_tokens":4}}"#;
+        let member = format!(
+            r#"{{"id":"no","type":"response.completed","list":[1,2],"response":{response},"usage":null}}"#
+        );
+        for (mut meter, json) in [(Meter::of_response(), response), (Meter::of_member(), &member)] {
+            json.as_bytes().chunks(3).for_each(|bytes| meter.pass(bytes));
+            assert_eq!(meter.usage().map(|usage| usage.output_tokens), Some(4), "{json}");
+            assert_eq!((meter.model(), meter.id.as_deref()), (Some("gpt-4o"), Some("resp_1")), "{json}");
         }
     }
 

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::super::pool::Fault;
 use super::super::publish::Open;
 use super::super::read::Ask;
-use super::super::{Incoming, Proxy, headers};
+use super::super::{Incoming, Proxy, headers, kept};
 use super::Progress;
 use crate::config::catalog::{Auth, Target};
 use crate::domain::breaker::Why;
@@ -36,12 +36,16 @@ pub(super) struct Attempt<'a> {
     pub(super) progress: &'a Progress,
 }
 
-pub(super) struct Reply {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) first: Bytes,
-    pub(super) body: BackendBody,
-    pub(super) is_injected: bool,
+pub(in crate::proxy) struct Reply {
+    pub(in crate::proxy) status: StatusCode,
+    pub(in crate::proxy) headers: HeaderMap,
+    /// Bytes of the body that were read before it was known to be the caller's.
+    pub(in crate::proxy) first: Bytes,
+    pub(in crate::proxy) body: BackendBody,
+    /// Usage was asked for on the caller's behalf.
+    pub(in crate::proxy) is_injected: bool,
+    /// It says that what was asked for is not there, and another backend may have it.
+    pub(in crate::proxy) may_be_elsewhere: bool,
 }
 
 /// Why a backend did not serve the request, and with which status if it answered.
@@ -107,6 +111,7 @@ impl Attempt<'_> {
         }
         let call = Call {
             backend: &self.target.backend,
+            method: self.ask.operation.method(),
             path_and_query: &path,
             headers: headers::for_backend(&self.incoming.headers, self.incoming.trace),
             body: self.ask.body_for(&self.target.deployment, injects),
@@ -133,7 +138,7 @@ impl Attempt<'_> {
         if status.is_success() {
             let first = first_byte(&mut body).await;
             let first = first.map_err(|failure| Failed { fault: fault_of(&failure), status: None })?;
-            return Ok(Reply { status, headers, first, body, is_injected });
+            return Ok(Reply { status, headers, first, body, is_injected, may_be_elsewhere: false });
         }
         let first = beginning(&mut body).await;
         let first = first.map_err(|failure| Failed { fault: fault_of(&failure), status: None })?;
@@ -146,7 +151,10 @@ impl Attempt<'_> {
         };
         let diagnosis = Diagnosis::of(refused);
         let why = match retry::weigh(status, diagnosis) {
-            Verdict::Pass => return Ok(Reply { status, headers, first, body, is_injected }),
+            Verdict::Pass => {
+                let may_be_elsewhere = kept::may_be_elsewhere(self.ask, refused);
+                return Ok(Reply { status, headers, first, body, is_injected, may_be_elsewhere });
+            }
             Verdict::TryAnother(Reason::Throttled) => Why::Throttled,
             Verdict::TryAnother(Reason::Failed) => Why::Failed,
             Verdict::Misconfigured => Why::Misconfigured,

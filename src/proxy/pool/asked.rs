@@ -32,7 +32,7 @@ pub(in crate::proxy) struct Fault {
 }
 
 impl Asked {
-    /// `began`: the very moment at which the member was chosen. By it the breaker knows the one who looks.
+    /// `began` is the moment at which the member was taken: by it the breaker knows who looks.
     pub(in crate::proxy) fn new(member: Arc<Member>, clock: Arc<dyn Clock>, began: Duration) -> Self {
         member.figures.asked();
         Self { member, clock, began, answered: false }

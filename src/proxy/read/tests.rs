@@ -1,17 +1,21 @@
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 
 use super::*;
 use crate::domain::ids::{Name, RequestId};
 use crate::domain::trace::Trace;
 
 fn incoming(path: &str, body: &str) -> Incoming {
+    asked(&Method::POST, path, body)
+}
+
+fn asked(method: &Method, path: &str, body: &str) -> Incoming {
     let id = RequestId::draw();
     Incoming {
         id,
         trace: Trace::of_request(None, id),
-        address: Address::parse(path).unwrap(),
+        address: Address::parse(method, path).unwrap(),
         query: None,
         headers: HeaderMap::new(),
         body: Bytes::copy_from_slice(body.as_bytes()),
@@ -21,6 +25,7 @@ fn incoming(path: &str, body: &str) -> Incoming {
 
 const CHAT: &str = "/openai/deployments/gpt-4o/chat/completions";
 const V1_CHAT: &str = "/openai/v1/chat/completions";
+const RESPONSES: &str = "/openai/v1/responses";
 
 /// The body that goes on to a backend which calls the deployment `own`.
 fn sent(path: &str, body: &str, own: &str) -> String {
@@ -108,6 +113,11 @@ fn what_no_backend_would_serve_is_refused_with_the_fields_name() {
         (V1_CHAT, r#"{"messages":[],"model":null}"#, "`model` must be"),
         ("/v1/embeddings", r#"{"model":"e"}"#, "`input` is missing"),
         ("/v1/embeddings", r#"{"model":"e","input":7}"#, "`input` must be"),
+        (RESPONSES, r#"{"input":"hi"}"#, "`model` is missing"),
+        (RESPONSES, r#"{"model":"m","input":7}"#, "`input` must be"),
+        (RESPONSES, r#"{"model":"m","previous_response_id":"../x"}"#, "`previous_response_id`: an id has"),
+        (RESPONSES, r#"{"model":"m","previous_response_id":7}"#, "`previous_response_id` must be"),
+        (RESPONSES, r#"{"model":"m","input":"hi","background":true}"#, "`background` must be false"),
     ] {
         let refusal = ask(&incoming(path, body)).expect_err(body).to_string();
         assert!(refusal.contains(message), "{refusal}");
@@ -121,4 +131,38 @@ fn what_no_backend_would_serve_is_refused_with_the_fields_name() {
 fn a_model_that_cannot_be_a_deployment_does_not_exist() {
     let refusal = ask(&incoming(V1_CHAT, r#"{"messages":[],"model":"../x"}"#)).unwrap_err();
     assert!(matches!(refusal, Refusal::DeploymentNotFound(name) if name == "../x"));
+}
+
+#[test]
+fn a_stream_of_responses_is_never_asked_for_its_usage() {
+    for body in [
+        r#"{"model":"gpt-4o","input":"hi","stream":true}"#,
+        r#"{"model":"gpt-4o","input":[],"stream":true,"stream_options":{"include_obfuscation":false}}"#,
+        r#"{"model":"gpt-4o","prompt":{"id":"p"},"n":"mine","background":false,"previous_response_id":null}"#,
+    ] {
+        for path in [RESPONSES, "/openai/responses"] {
+            assert_eq!(sent(path, body, "gpt-4o"), body);
+            assert_eq!(sent(path, body, "own"), body.replace("gpt-4o", "own"));
+        }
+    }
+}
+
+#[test]
+fn what_a_request_belongs_to_is_found() {
+    let read = |body: &str| ask(&incoming(RESPONSES, body)).unwrap();
+    let first = read(r#"{"model":"m","input":"hi"}"#);
+    assert_eq!((first.belongs_to, first.is_kept), (None, true));
+    let next = read(r#"{"model":"m","input":"hi","previous_response_id":"resp_1","store":false}"#);
+    assert_eq!((next.belongs_to.unwrap().as_str(), next.is_kept), ("resp_1", false));
+    for (method, path) in [
+        (Method::GET, "/openai/v1/responses/resp_1"),
+        (Method::DELETE, "/openai/responses/resp_1"),
+        (Method::POST, "/v1/responses/resp_1/cancel"),
+        (Method::GET, "/v1/responses/resp_1/input_items"),
+    ] {
+        let item = ask(&asked(&method, path, "")).unwrap();
+        assert_eq!(item.belongs_to.as_ref().map(ItemId::as_str), Some("resp_1"), "{path}");
+        assert_eq!((item.deployment.as_str(), item.is_kept), (UNKNOWN, false));
+        assert!(item.body_for(&Name::new("own").unwrap(), false).is_empty());
+    }
 }

@@ -10,12 +10,14 @@ use http::header::CONTENT_TYPE;
 use http_body::Body as _;
 use tokio_util::task::TaskTracker;
 
-use super::super::forward::{Answered, fault_of};
+use super::super::forward::{Answered, Reply, fault_of};
+use super::super::kept::Learning;
 use super::super::pool::{Asked, Fault};
 use super::super::publish::{Closing, Metered, Open, Used, settle_alone};
 use super::gathering::Gathering;
 use super::silence::{Heard, Silence};
 use super::{BrokenReply, FAILED_EVENT, WAITING};
+use crate::domain::api::Operation;
 use crate::domain::meter::{stream, whole};
 use crate::domain::usage::Outcome;
 use crate::ports::{BackendBody, BackendFailure, with_causes};
@@ -32,6 +34,8 @@ pub(super) struct Passing {
     open: Option<Open>,
     /// Told how the reply went.
     asked: Option<Asked>,
+    /// Until the reply has told what it is kept under.
+    learning: Option<Learning>,
     tasks: TaskTracker,
     queue: VecDeque<Bytes>,
     /// The last byte so far of a whole reply of unknown length.
@@ -51,11 +55,10 @@ enum Piece {
 enum Meter {
     Stream(Box<stream::Meter>),
     Whole(Box<Whole>),
-    /// An error's body has no usage.
-    Error,
+    /// An error's body has no usage, and what is kept was counted when it was made.
+    Nothing,
 }
 
-#[derive(Default)]
 struct Whole {
     meter: whole::Meter,
     kept: Vec<Bytes>,
@@ -89,13 +92,16 @@ pub(super) fn is_stream(headers: &HeaderMap) -> bool {
 
 impl Passing {
     pub(super) fn new(answered: Answered, is_stream: bool, tasks: TaskTracker) -> Self {
-        let Answered { status, first, body, is_injected, asked, open, timeouts, .. } = answered;
-        let meter = if !status.is_success() {
-            Meter::Error
-        } else if is_stream {
-            Meter::Stream(Box::new(stream::Meter::new(is_injected)))
-        } else {
-            Meter::Whole(Box::default())
+        let Answered { reply, asked, operation, learning, open, timeouts, .. } = answered;
+        let Reply { status, first, body, is_injected, .. } = reply;
+        let (is_of_item, responds) = (operation.is_of_item(), operation == Operation::Responses);
+        let meter = match is_stream {
+            _ if !status.is_success() => Meter::Nothing,
+            true if responds || is_of_item => Meter::Stream(Box::new(stream::Meter::of_responses())),
+            true => Meter::Stream(Box::new(stream::Meter::new(is_injected))),
+            false if is_of_item => Meter::Nothing,
+            false if responds => Meter::Whole(Box::new(Whole::of(whole::Meter::of_response()))),
+            false => Meter::Whole(Box::new(Whole::of(whole::Meter::default()))),
         };
         Self {
             source: body,
@@ -103,6 +109,7 @@ impl Passing {
             meter,
             open: Some(open),
             asked: Some(asked),
+            learning,
             tasks,
             queue: VecDeque::new(),
             held: Bytes::new(),
@@ -198,7 +205,7 @@ impl Passing {
     fn may_comment(&self) -> bool {
         match &self.meter {
             Meter::Stream(meter) => !meter.is_mid_event() && !self.gathering.goes_on(),
-            Meter::Whole(_) | Meter::Error => false,
+            Meter::Whole(_) | Meter::Nothing => false,
         }
     }
 
@@ -211,13 +218,19 @@ impl Passing {
                 let before = self.queue.len();
                 let end = meter.pass(bytes, &mut self.queue);
                 self.gathering.add(self.queue.iter().skip(before));
+                // As soon as the caller can know it.
+                if let Some(id) = meter.id()
+                    && let Some(learning) = self.learning.take()
+                {
+                    learning.learned(id);
+                }
                 if let Some(end) = end {
                     self.close(Outcome::Completed, end, After::Drain);
                 }
                 return;
             }
             Meter::Whole(whole) => whole.pass(&bytes),
-            Meter::Error => {}
+            Meter::Nothing => {}
         }
         self.pass_whole(bytes);
     }
@@ -265,14 +278,16 @@ impl Passing {
                 let end = Bytes::from(format!("{blank}{FAILED_EVENT}"));
                 self.close(Outcome::BackendFailed, end, After::End);
             }
-            Meter::Whole(_) | Meter::Error => self.close(Outcome::BackendFailed, Bytes::new(), After::Break),
+            Meter::Whole(_) | Meter::Nothing => {
+                self.close(Outcome::BackendFailed, Bytes::new(), After::Break);
+            }
         }
     }
 
     /// The same, before the caller was given any of it: it is no stream, and a stream was begun.
     pub(super) fn break_off_unbegun(&mut self) {
         self.first = Bytes::new();
-        self.meter = Meter::Error;
+        self.meter = Meter::Nothing;
         self.close(Outcome::BackendFailed, Bytes::from_static(FAILED_EVENT.as_bytes()), After::End);
     }
 
@@ -289,6 +304,12 @@ impl Passing {
 
     fn close(&mut self, outcome: Outcome, end: Bytes, after: After) {
         self.queue_gathered();
+        if let Meter::Whole(whole) = &mut self.meter
+            && let Some(id) = whole.meter.take_id()
+            && let Some(learning) = self.learning.take()
+        {
+            learning.learned(&id);
+        }
         let metered = self.take_metered();
         if let Some(asked) = self.asked.take() {
             asked.completed();
@@ -311,7 +332,7 @@ impl Passing {
 
     fn take_metered(&mut self) -> Metered {
         match &mut self.meter {
-            Meter::Error => Metered { model: None, usage: Used::Nothing },
+            Meter::Nothing => Metered { model: None, usage: Used::Nothing },
             Meter::Stream(meter) => Metered {
                 model: meter.model().map(str::to_owned),
                 usage: meter.usage().map_or_else(|| Used::Said(meter.take_said()), Used::Reported),
@@ -338,6 +359,10 @@ impl Drop for Passing {
 }
 
 impl Whole {
+    fn of(meter: whole::Meter) -> Self {
+        Self { meter, kept: Vec::new(), kept_bytes: 0, passed_bytes: 0 }
+    }
+
     fn pass(&mut self, bytes: &Bytes) {
         self.meter.pass(bytes);
         self.passed_bytes += bytes.len() as u64;

@@ -130,7 +130,7 @@ async fn endure(requests: u32, per_second: u32, is_alone: bool) {
     let (granted, unused) = (used["granted"].as_f64().unwrap(), used["unused"].as_f64().unwrap());
     let busy = granted / (granted + unused);
     println!("{requests} requests at {per_second}/s, provisioned capacity {:.2} % busy", busy * 100.0);
-    lines.iter().for_each(|line| println!("{line}"));
+    println!("{}", lines.join("\n"));
     print_latencies(&replies);
     // Where other tests take the processor, requests come late, and capacity goes by unused.
     assert!(busy > 0.95 || !is_alone, "{used}");

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use serde_json::json;
-use tollgate::config::catalog::Backend;
+use tollgate::config::catalog::{Backend, Catalog};
 use tollgate::ports::{BackendFailure, BackendReply, Backends, Call};
 
 use super::rig::{backend, hello};
@@ -41,6 +41,8 @@ impl Backends for Stale {
         let body = Full::new(Bytes::from(body.to_string())).map_err(|never| match never {});
         Ok(BackendReply { status, headers: HeaderMap::new(), body: body.boxed_unsync() })
     }
+
+    async fn prepare(&self, _catalog: &Catalog) {}
 
     async fn renew_sign_in(&self, _backend: &Backend) -> bool {
         self.renewals.fetch_add(1, SeqCst);

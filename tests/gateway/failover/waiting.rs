@@ -157,7 +157,7 @@ async fn a_stream_that_was_told_to_wait_ends_in_its_own_time_with_an_error() {
 }
 
 #[tokio::test]
-async fn a_request_whose_body_took_all_its_time_is_no_fault_of_the_set_up() {
+async fn a_body_that_comes_slowly_takes_no_time_from_its_backends() {
     let rig = Rig::of(&["first"]).await;
     let body = hello(false).to_string();
     let head = format!(
@@ -173,7 +173,5 @@ async fn a_request_whose_body_took_all_its_time_is_no_fault_of_the_set_up() {
     stream.write_all(&body.as_bytes()[10..]).await.unwrap();
     let mut answer = String::new();
     tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut answer).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
-    assert!(answer.contains("no_backend_available") && answer.contains("x-tollgate-attempts: 0"), "{answer}");
-    assert_eq!(rig.asked("first").await, 0);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
