@@ -12,6 +12,7 @@ mod rig;
 mod scripted;
 mod shares;
 mod sign_in;
+mod verdicts;
 mod waiting;
 
 fn hello() -> Value {
