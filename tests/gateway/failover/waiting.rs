@@ -37,7 +37,7 @@ async fn a_silent_stream_says_that_it_waits_and_then_is_what_it_is() {
             ("first", "1")
         );
         assert!(answer.body.starts_with(WAITING), "{}", answer.body);
-        assert!(answer.body.matches(WAITING).count() < 10);
+        assert!(answer.body.matches(WAITING).count() < 30);
         assert_eq!(told(answer.body.trim_start_matches(WAITING)), told(&direct));
     }
     for event in rig.events(2).await {
@@ -79,8 +79,11 @@ async fn behind_the_comments_a_failure_is_an_error_event_and_nobody_else_is_aske
 async fn a_caller_that_hangs_up_while_it_waits_is_in_the_ledger_once_and_frees_the_backend() {
     let rig = Rig::with(&["first"], talkative).await;
     rig.always("first", "stall").await;
-    let waiting = tokio::time::timeout(Duration::from_millis(500), rig.chat(true));
-    assert!(waiting.await.is_err());
+    let url = format!("http://{}{CHAT}", rig.gateway.address);
+    let request = rig.gateway.client.post(url).header("api-key", &rig.gateway.key);
+    let mut response = request.body(hello(true).to_string()).send().await.unwrap();
+    assert_eq!(response.chunk().await.unwrap().unwrap(), WAITING);
+    drop(response);
     let event = &rig.events(1).await[0];
     assert_eq!((event.outcome, event.backend.as_str()), (Outcome::ClientCancelled, "first"));
     assert_eq!(rig.report("first").await["in_flight"], 0);
@@ -125,7 +128,7 @@ async fn in_the_middle_of_a_stream_comments_stand_between_events_only() {
 async fn a_request_ends_in_its_own_time_whatever_its_backends_do() {
     let rig = Rig::with(&["first", "second", "third"], |configuration| {
         configuration["timeouts"] =
-            json!({"first_byte": 0.2, "stream_first_byte": 0.2, "total": 0.5, "waiting_after": 0.8});
+            json!({"first_byte": 0.4, "stream_first_byte": 0.4, "total": 1.5, "waiting_after": 5});
     })
     .await;
     for backend in ["first", "second", "third"] {

@@ -15,16 +15,29 @@ use super::TestGateway;
 /// The system's clock, and as much more as the test has set it forward by.
 pub(crate) struct SetClock {
     system: SystemClock,
-    forward: Mutex<Duration>,
+    set: Mutex<Set>,
+}
+
+#[derive(Default)]
+struct Set {
+    forward: Duration,
+    /// Where the system's clock was stopped.
+    stopped: Option<Duration>,
 }
 
 impl SetClock {
     pub(crate) fn start() -> Arc<Self> {
-        Arc::new(Self { system: SystemClock::start(), forward: Mutex::default() })
+        Arc::new(Self { system: SystemClock::start(), set: Mutex::default() })
     }
 
     pub(crate) fn advance(&self, by: Duration) {
-        *self.forward.lock().unwrap() += by;
+        self.set.lock().unwrap().forward += by;
+    }
+
+    /// From now on no time passes but what the test sets: what is measured does not depend on how fast the
+    /// machine is.
+    pub(crate) fn stop(&self) {
+        self.set.lock().unwrap().stopped = Some(self.system.elapsed());
     }
 }
 
@@ -35,7 +48,8 @@ impl Clock for SetClock {
     }
 
     fn elapsed(&self) -> Duration {
-        self.system.elapsed() + *self.forward.lock().unwrap()
+        let set = self.set.lock().unwrap();
+        set.stopped.unwrap_or_else(|| self.system.elapsed()) + set.forward
     }
 }
 
