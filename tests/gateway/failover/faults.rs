@@ -14,7 +14,7 @@ const ERROR: &str = "data: {\"error\":{\"code\":\"backend_failed\",";
 
 /// Timeouts that a test can wait for.
 fn quick(configuration: &mut Value) {
-    configuration["timeouts"] = json!({"first_byte": 0.2, "stream_first_byte": 0.2});
+    configuration["timeouts"] = json!({"first_byte": 0.5, "stream_first_byte": 0.5});
 }
 
 /// Long enough for what comes in time, on a machine that runs other tests besides.

@@ -94,7 +94,7 @@ impl Rig {
         let mut pieces = request.body(body.to_string()).send().await.unwrap().bytes_stream();
         let mut all = Vec::new();
         // One that stalls says no more than what came until then.
-        let pause = Duration::from_millis(500);
+        let pause = Duration::from_millis(1_500);
         while let Ok(Some(Ok(piece))) = tokio::time::timeout(pause, pieces.next()).await {
             all.extend_from_slice(&piece);
         }
