@@ -73,10 +73,9 @@ impl Diagnosis {
         let code = refused.code.unwrap_or_default();
         let message = refused.message.unwrap_or_default();
         match refused.status.as_u16() {
-            // The one refusal of a token that is no 401.
-            400 if message.contains("does not match resource tenant") => Self::WrongTenant,
+            // The one refusal of a token that comes as a 400.
+            400 | 401 if message.contains("does not match resource tenant") => Self::WrongTenant,
             401 if code == "PermissionDenied" => Self::RoleMissing,
-            401 if message.contains("does not match resource tenant") => Self::WrongTenant,
             401 => match refused.sign_in {
                 SignIn::Token => Self::TokenRefused,
                 SignIn::Key => Self::KeyRefused,

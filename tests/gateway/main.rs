@@ -6,6 +6,7 @@ mod architecture;
 mod bad_input;
 mod callers;
 mod clients;
+mod configuration;
 mod durability;
 mod failover;
 mod host;

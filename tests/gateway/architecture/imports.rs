@@ -47,6 +47,8 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     // `wiring` names the error of making a client.
     ("reqwest", &["azure", "wiring"]),
     ("clap", &["cli", "simulator"]),
+    // `domain` says the form of its own types.
+    ("schemars", &["config", "domain"]),
     ("zip", &["cli"]),
     ("object", &["cli"]),
     ("tracing_subscriber", &["cli"]),
