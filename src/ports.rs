@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
+use secrecy::SecretString;
 
 use crate::config::catalog::Backend;
 use crate::config::live::NoConfiguration;
@@ -113,6 +114,9 @@ pub trait Backends: Send + Sync {
     /// reply's head is there. Nothing is retried here. Dropping the reply's body ends the backend's
     /// work.
     async fn send(&self, call: Call<'_>) -> Result<BackendReply, BackendFailure>;
+    /// The backend answered 401: gets other credentials for it, once however many requests ask. True
+    /// when there are other ones than a moment ago, so that the backend is worth asking once more.
+    async fn renew_sign_in(&self, backend: &Backend) -> bool;
 }
 
 /// A request to a backend.
@@ -146,9 +150,44 @@ pub enum BackendFailure {
     TimedOut(Duration),
     #[error("the connection broke off")]
     BrokeOff(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// It cannot be asked as it is configured; the text is for the operator.
+    /// It cannot be asked as it is set up; the text tells the operator what to mend.
     #[error("{0}")]
-    CannotSignIn(&'static str),
+    CannotSignIn(String),
+    /// There is no token for it just now, and there may be one soon: it has seen nothing of the request.
+    #[error("no token to sign in with")]
+    NoToken(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Values that are kept in a vault.
+#[async_trait]
+pub trait Secrets: Send + Sync {
+    /// The newest version under this name; `Ok(None)`: there is none.
+    async fn read(&self, name: &str) -> Result<Option<Secret>, SecretFailure>;
+}
+
+/// A value from a vault.
+#[derive(Clone, Debug)]
+pub struct Secret {
+    pub value: SecretString,
+    /// The vault's own name for this version.
+    pub version: Option<String>,
+}
+
+/// Why a secret could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretFailure {
+    /// It will not be given as things are set up; the text tells the operator what to mend.
+    #[error("{0}")]
+    Refused(String),
+    /// It may be given soon.
+    #[error("{what} cannot be reached")]
+    Unavailable {
+        /// Such as `Key Vault`.
+        what: &'static str,
+        /// For how long it asks to be left alone.
+        retry_after: Option<Duration>,
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
 }
 
 /// Resolves once an event is safe.

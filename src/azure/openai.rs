@@ -55,6 +55,10 @@ impl Backends for Resources {
         let (parts, body) = http::Response::<reqwest::Body>::from(sent.map_err(failure)?).into_parts();
         Ok(BackendReply { status: parts.status, headers: parts.headers, body: metered(body) })
     }
+
+    async fn renew_sign_in(&self, _backend: &Backend) -> bool {
+        false
+    }
 }
 
 fn metered(body: reqwest::Body) -> BackendBody {
@@ -66,16 +70,18 @@ fn api_key(backend: &Backend) -> Result<Option<HeaderValue>, BackendFailure> {
         Auth::None => Ok(None),
         Auth::ApiKey(key) => {
             let mut value = HeaderValue::try_from(key.expose_secret()).map_err(|_| {
-                BackendFailure::CannotSignIn("its key has characters that no header may have")
+                BackendFailure::CannotSignIn("its key has characters that no header may have".to_owned())
             })?;
             value.set_sensitive(true);
             Ok(Some(value))
         }
         Auth::Entra { .. } => Err(BackendFailure::CannotSignIn(
-            "signing in with Entra is not in this version yet: use `auth.kind` `api_key` with a `value`",
+            "signing in with Entra is not in this version yet: use `auth.kind` `api_key` with a `value`"
+                .to_owned(),
         )),
         Auth::ApiKeySecret(_) => Err(BackendFailure::CannotSignIn(
-            "keys from Key Vault are not in this version yet: use `auth.kind` `api_key` with a `value`",
+            "keys from Key Vault are not in this version yet: use `auth.kind` `api_key` with a `value`"
+                .to_owned(),
         )),
     }
 }

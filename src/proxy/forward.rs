@@ -143,7 +143,12 @@ impl Attempt<'_> {
         match sent.unwrap_or(Err(BackendFailure::TimedOut(first_byte))) {
             Ok(reply) => understand(reply, injects).await,
             Err(failure) => {
-                if matches!(failure, BackendFailure::NoConnection(_) | BackendFailure::CannotSignIn(_)) {
+                if matches!(
+                    failure,
+                    BackendFailure::NoConnection(_)
+                        | BackendFailure::CannotSignIn(_)
+                        | BackendFailure::NoToken(_)
+                ) {
                     self.open.not_reached(before);
                 }
                 Err(Failure::of(&failure))
@@ -170,9 +175,10 @@ impl Failure {
     fn of(failure: &BackendFailure) -> Self {
         let kind = match failure {
             BackendFailure::CannotSignIn(_) => Kind::Misconfigured,
-            BackendFailure::NoConnection(_) | BackendFailure::TimedOut(_) | BackendFailure::BrokeOff(_) => {
-                Kind::Failed
-            }
+            BackendFailure::NoConnection(_)
+            | BackendFailure::TimedOut(_)
+            | BackendFailure::BrokeOff(_)
+            | BackendFailure::NoToken(_) => Kind::Failed,
         };
         Self { kind, reason: with_causes(failure) }
     }
