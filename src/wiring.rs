@@ -19,6 +19,7 @@ use crate::proxy::{Keys, Proxy, Timeouts, Unasked};
 use crate::spool::Spool;
 use crate::sql::{Database, OpenError};
 
+pub mod doctor;
 mod in_process;
 
 /// The gateway could not be put together.

@@ -7,6 +7,7 @@ mod bad_input;
 mod callers;
 mod clients;
 mod configuration;
+mod doctor;
 mod durability;
 mod failover;
 mod host;

@@ -44,8 +44,8 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("hyper_util", &["server"]),
     ("tower", &["routes", "server"]),
     ("sqlx", &["sql"]),
-    // `wiring` names the error of making a client.
-    ("reqwest", &["azure", "wiring"]),
+    // `wiring` names the error of making a client; the doctor asks what no journey does.
+    ("reqwest", &["azure", "doctor", "wiring"]),
     ("clap", &["cli", "simulator"]),
     // `domain` says the form of its own types.
     ("schemars", &["config", "domain"]),

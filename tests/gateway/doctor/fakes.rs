@@ -1,0 +1,138 @@
+//! What stands around the doctor in a test: an identity, names, a vault.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use tollgate::config::settings::Settings;
+use tollgate::doctor::{Database, Doctor, Finding, Identity, Resolver, Vault};
+use tollgate::ports::{Secret, SecretFailure, Secrets};
+
+pub(super) const PRINCIPAL: &str = "11111111-2222-3333-4444-555555555555";
+pub(super) const HOST: &str = "contoso-eastus.openai.azure.com";
+
+/// An identity whose tokens name their principal; without one, it gives none.
+pub(super) struct App(pub(super) Option<&'static str>);
+
+#[async_trait]
+impl Identity for App {
+    fn kind(&self) -> String {
+        "the managed identity".to_owned()
+    }
+
+    fn audience(&self) -> String {
+        "https://cognitiveservices.azure.com".to_owned()
+    }
+
+    async fn token(&self, _audience: &str) -> Result<SecretString, String> {
+        let principal = self.0.ok_or("no identity is assigned")?;
+        let claims = json!({"oid": principal, "tid": "tenant-1", "appid": "application-1"}).to_string();
+        Ok(SecretString::from(format!("head.{}.hushhush", BASE64_URL_SAFE_NO_PAD.encode(claims))))
+    }
+}
+
+/// What names resolve to.
+pub(super) struct Names(pub(super) BTreeMap<&'static str, &'static str>);
+
+#[async_trait]
+impl Resolver for Names {
+    async fn addresses(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+        let address = self.0.get(host).ok_or_else(|| io::Error::other("no such name"))?;
+        Ok(vec![address.parse().unwrap()])
+    }
+}
+
+struct Fine;
+
+#[async_trait]
+impl Database for Fine {
+    async fn look(&self) -> Result<String, String> {
+        Ok("it can be opened".to_owned())
+    }
+}
+
+/// A vault that has these, refuses what has no value, and is not reached for `far`.
+pub(super) struct Values(BTreeMap<&'static str, Option<String>>);
+
+#[async_trait]
+impl Secrets for Values {
+    async fn read(&self, name: &str) -> Result<Option<Secret>, SecretFailure> {
+        match self.0.get(name) {
+            None => Ok(None),
+            Some(None) if name == "far" => Err(SecretFailure::Unavailable {
+                what: "Key Vault",
+                retry_after: None,
+                source: "connection refused".into(),
+            }),
+            Some(None) => Err(SecretFailure::Refused("the caller is not authorized".to_owned())),
+            Some(Some(value)) => {
+                Ok(Some(Secret { value: value.clone().into(), version: Some("v1".to_owned()) }))
+            }
+        }
+    }
+}
+
+/// What a test puts around the doctor.
+pub(super) struct Surroundings {
+    pub(super) identity: App,
+    pub(super) names: Names,
+    pub(super) vault: Option<Values>,
+    pub(super) client: reqwest::Client,
+}
+
+impl Default for Surroundings {
+    fn default() -> Self {
+        Self {
+            identity: App(Some(PRINCIPAL)),
+            names: Names(BTreeMap::new()),
+            vault: None,
+            client: reqwest::Client::builder().no_proxy().build().unwrap(),
+        }
+    }
+}
+
+impl Surroundings {
+    pub(super) fn vault(values: impl IntoIterator<Item = (&'static str, Option<String>)>) -> Self {
+        Self { vault: Some(Values(values.into_iter().collect())), ..Self::default() }
+    }
+
+    /// Examines with this configuration in a file; without one, with what the vault has.
+    pub(super) async fn examine(self, configuration: Option<&Value>) -> Vec<Finding> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("gateway.json");
+        let mut settings = BTreeMap::from([("TOLLGATE_DATA_DIR", folder.path().display().to_string())]);
+        if let Some(configuration) = configuration {
+            std::fs::write(&file, configuration.to_string()).unwrap();
+            settings.insert("TOLLGATE_CONFIG", file.display().to_string());
+        }
+        let settings = Settings::read(&settings).unwrap();
+        let doctor = Doctor {
+            settings: &settings,
+            client: self.client,
+            resolver: Arc::new(self.names),
+            database: Arc::new(Fine),
+            identity: Arc::new(self.identity),
+            vault: self.vault.map(|values| Vault {
+                url: "https://contoso.vault.azure.net".parse().unwrap(),
+                config_secret: "tollgate-config".to_owned(),
+                secrets: Arc::new(values),
+            }),
+            api_version: "2024-10-21".to_owned(),
+        };
+        let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+        doctor.examine(sender).await;
+        let mut findings = Vec::new();
+        while let Some(finding) = receiver.recv().await {
+            let line = finding.to_string();
+            assert!(!line.contains('\n') && !line.contains("hush"), "{line}");
+            findings.push(finding);
+        }
+        findings
+    }
+}
