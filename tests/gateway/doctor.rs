@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tollgate::doctor::{Finding, Level};
 use tollgate::simulator::Knobs;
 
-use self::fakes::{App, HOST, Names, PRINCIPAL, Surroundings};
+use self::fakes::{App, HOST, Names, PRINCIPAL, Surroundings, certified};
 use crate::support::{listener, resource};
 
 mod fakes;
@@ -164,6 +164,22 @@ async fn what_answers_without_tls_where_tls_should_be_is_told() {
     let surroundings = Surroundings { names, client, ..Surroundings::default() };
     let findings = surroundings.examine(Some(&with(&endpoint))).await;
     assert_eq!(codes(&findings, "backend").last(), Some(&(Level::Fault, "no_answer")), "{findings:#?}");
+}
+
+#[tokio::test]
+async fn a_certificate_must_be_good_for_the_name() {
+    for (name, trusted, expected) in [
+        (HOST, true, (Level::Ok, "reached")),
+        ("contoso-eastus.cognitiveservices.azure.com", true, (Level::Fault, "wrong_certificate")),
+        (HOST, false, (Level::Fault, "bad_certificate")),
+    ] {
+        let (address, client) = certified(name, trusted).await;
+        let names = Names(BTreeMap::from([(HOST, "127.0.0.1")]));
+        let endpoint = json!({"endpoint": format!("https://{HOST}:{}", address.port())});
+        let surroundings = Surroundings { names, client, ..Surroundings::default() };
+        let findings = surroundings.examine(Some(&with(&endpoint))).await;
+        assert!(codes(&findings, "backend").contains(&expected), "{name}: {findings:#?}");
+    }
 }
 
 #[tokio::test]

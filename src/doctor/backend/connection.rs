@@ -16,8 +16,10 @@ pub(super) async fn opens(patient: &Patient<'_>, addresses: &[IpAddr]) -> bool {
     let Some(port) = backend.endpoint.port_or_known_default() else { return false };
     let mut why = String::new();
     for address in addresses {
-        match in_time(TcpStream::connect(SocketAddr::new(*address, port))).await {
-            Some(Ok(_)) => return is_who_it_says(patient).await,
+        let opened = in_time(TcpStream::connect(SocketAddr::new(*address, port))).await;
+        // Closed again at once: it must not hold up whoever takes one connection after the other.
+        match opened.map(|opened| opened.map(drop)) {
+            Some(Ok(())) => return is_who_it_says(patient).await,
             Some(Err(error)) => why = format!("{address}: {error}"),
             None => why = format!("{address} does not answer"),
         }

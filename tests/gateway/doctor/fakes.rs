@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -10,9 +10,16 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use secrecy::SecretString;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+use tokio_util::task::TaskTracker;
 use tollgate::config::settings::Settings;
 use tollgate::doctor::{Database, Doctor, Finding, Identity, Resolver, Vault};
 use tollgate::ports::{Secret, SecretFailure, Secrets};
+
+use crate::support::listener;
 
 pub(super) const PRINCIPAL: &str = "11111111-2222-3333-4444-555555555555";
 pub(super) const HOST: &str = "contoso-eastus.openai.azure.com";
@@ -135,4 +142,30 @@ impl Surroundings {
         }
         findings
     }
+}
+
+/// Somebody who answers over TLS with a certificate for `name`, and a client that trusts its issuer.
+pub(super) async fn certified(name: &str, trusted: bool) -> (SocketAddr, reqwest::Client) {
+    let certified = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
+    let certificate = certified.cert.der().clone();
+    let own = reqwest::Certificate::from_der(&certificate).unwrap();
+    let config =
+        ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate], key).unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = listener().await;
+    let address = listener.local_addr().unwrap();
+    TaskTracker::new().spawn(async move {
+        // Who does not trust the certificate goes without a word, and may come again.
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let _ = stream.read(&mut [0; 1024]).await;
+            let answer = "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            let _ = stream.write_all(answer.as_bytes()).await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    let client = reqwest::Client::builder().no_proxy().resolve(HOST, address);
+    let client = if trusted { client.tls_certs_only([own]) } else { client };
+    (address, client.build().unwrap())
 }
