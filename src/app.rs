@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use secrecy::SecretString;
+use tokio_util::sync::DropGuard;
 
 use crate::issuing::Issuing;
 use crate::ledger::Ledger;
@@ -16,4 +17,6 @@ pub struct App {
     pub issuing: Arc<Issuing>,
     /// Opens the management routes; without it they are shut.
     pub admin_key: Option<Arc<SecretString>>,
+    /// Ends what goes on behind the requests for ever, when the last route is gone.
+    pub background: Arc<DropGuard>,
 }

@@ -1,3 +1,7 @@
 //! Adapters, one service a file: the only code that knows Azure.
 
+pub mod cloud;
+pub mod entra;
+pub mod key_vault;
 pub mod openai;
+pub mod transport;

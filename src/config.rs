@@ -11,6 +11,12 @@ pub mod live;
 pub mod schema;
 pub mod settings;
 
+/// Whether Key Vault would take it as the name of a secret: 1 to 127 letters, digits and `-`
+/// ([its object identifiers](https://learn.microsoft.com/azure/key-vault/general/about-keys-secrets-certificates#objects-identifiers-and-versioning)).
+pub(crate) fn is_secret_name(name: &str) -> bool {
+    (1..=127).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
 /// Something wrong, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {

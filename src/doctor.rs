@@ -29,6 +29,8 @@ pub use surroundings::settings;
 
 /// Nothing that the gateway asks takes longer where all is well.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// What the gateway itself bounds in time (tokens, secrets) is left to that, and ends by then at last.
+const LONG_PATIENCE: Duration = Duration::from_secs(20);
 /// A current one that is not a preview: <https://learn.microsoft.com/azure/ai-foundry/openai/api-version-lifecycle>.
 pub const API_VERSION: &str = "2024-10-21";
 
@@ -75,6 +77,8 @@ pub trait Database: Send + Sync {
 pub trait Identity: Send + Sync {
     /// What kind of credential is used, in words.
     fn kind(&self) -> String;
+    /// What gives or mends a credential of this kind.
+    fn mend(&self) -> String;
     /// The audience of backends that name none.
     fn audience(&self) -> String;
     /// A token for an audience.
@@ -152,4 +156,9 @@ impl Doctor<'_> {
 /// Bounds a question in time.
 async fn in_time<T>(question: impl Future<Output = T>) -> Option<T> {
     tokio::time::timeout(PATIENCE, question).await.ok()
+}
+
+/// The same for what has bounds of its own, and says more when it meets them.
+async fn bounded<T>(question: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(LONG_PATIENCE, question).await.ok()
 }

@@ -8,9 +8,10 @@
 //! | [`proxy`] | the life of a proxied request | `ports` and below |
 //! | [`ledger`] | the life of a usage batch; reports | `ports` and below |
 //! | [`issuing`] | subscriptions and their keys | `ports` and below |
-//! | [`app`] | what the routes can reach | the journeys (the three above) and below |
+//! | [`renewal`] | the life of the configuration: looked at again, taken up whole | `ports` and below |
+//! | [`app`] | what the routes can reach | the journeys (the four above) and below |
 //! | [`routes`] | every route; the only HTTP of the gateway's own | `app` and below |
-//! | [`azure`] | the backends | `ports` and below, as every adapter |
+//! | [`azure`] | the backends, Entra, Key Vault | `ports` and below, as every adapter |
 //! | [`sql`] | subscriptions and ledger in SQLite | as an adapter |
 //! | [`memory`] | ports inside this process | as an adapter |
 //! | [`spool`] | where usage waits on disk | as an adapter |
@@ -33,6 +34,7 @@ pub mod ledger;
 pub mod memory;
 pub mod ports;
 pub mod proxy;
+pub mod renewal;
 pub mod routes;
 pub mod server;
 pub mod simulator;

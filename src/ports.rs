@@ -13,7 +13,7 @@ use http::{HeaderMap, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use secrecy::SecretString;
 
-use crate::config::catalog::Backend;
+use crate::config::catalog::{Backend, Catalog};
 use crate::config::live::NoConfiguration;
 use crate::domain::ids::SubscriptionId;
 use crate::domain::key::KeyHash;
@@ -117,6 +117,9 @@ pub trait Backends: Send + Sync {
     /// The backend answered 401: gets other credentials for it, once however many requests ask. True
     /// when there are other ones than a moment ago, so that the backend is worth asking once more.
     async fn renew_sign_in(&self, backend: &Backend) -> bool;
+    /// Gets ready what signing in to these backends takes, so that no request waits for it. What cannot be
+    /// had is logged, and tried again when it is needed.
+    async fn prepare(&self, catalog: &Catalog);
 }
 
 /// A request to a backend.

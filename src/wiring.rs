@@ -4,18 +4,25 @@ use std::path::Path;
 use std::sync::Arc;
 
 use secrecy::{ExposeSecret as _, SecretString};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::App;
-use crate::azure::openai::Resources;
+use crate::azure::entra::{self, Tokens};
+use crate::azure::key_vault::{KeyVault, NoVault};
+use crate::azure::openai::{Resources, SignIn};
+use crate::azure::transport;
 use crate::config::live::Live;
 use crate::config::settings::Settings;
 use crate::domain::key::Hasher;
 use crate::issuing::Issuing;
 use crate::ledger::Ledger;
 use crate::memory::SystemClock;
-use crate::ports::{Clock, LedgerStore, Subscriptions, Unavailable, UsageSink};
+use crate::ports::{
+    Backends, Clock, LedgerStore, SecretFailure, Secrets, Subscriptions, Unavailable, UsageSink,
+};
 use crate::proxy::{Keys, Proxy, Timeouts, Unasked};
+use crate::renewal::{Place, Renewal};
 use crate::spool::Spool;
 use crate::sql::{Database, OpenError};
 
@@ -31,6 +38,8 @@ pub enum WiringError {
     Pepper(#[from] Unavailable),
     #[error("no HTTPS client can be made: {0}")]
     Client(#[from] reqwest::Error),
+    #[error("Key Vault cannot be asked: {0}")]
+    Vault(#[from] SecretFailure),
 }
 
 /// The gateway, put together.
@@ -40,7 +49,8 @@ pub struct Wired {
     pub tasks: TaskTracker,
 }
 
-/// Opens what the settings name, and gives each journey its ports.
+/// Opens what the settings name, and gives each journey its ports. A `config` that holds nothing yet is
+/// read from the vault; one that holds something stays, and its secrets are read from there.
 ///
 /// # Errors
 /// When something that is needed cannot be opened.
@@ -60,11 +70,26 @@ pub async fn wire(
     let ledger = Arc::new(Ledger { config: config.clone(), clock: clock.clone(), store });
     let tasks = TaskTracker::new();
     let usage = usage_in_process(ledger.clone(), &settings.data_dir, &tasks);
+    let stop = CancellationToken::new();
+    let client = transport::client()?;
+    let source = entra::source(settings, client.clone());
+    let tokens = Tokens::new(source, clock.clone(), tasks.clone(), stop.clone());
+    let sign_in = SignIn { tokens: tokens.clone(), cloud: settings.cloud, config: config.clone() };
+    let backends: Arc<dyn Backends> = Arc::new(Resources::new(sign_in)?);
+    let renewal = Renewal {
+        config: config.clone(),
+        clock: clock.clone(),
+        secrets: secrets(settings, tokens, client)?,
+        backends: backends.clone(),
+        tasks: tasks.clone(),
+        place: place(settings, &config),
+    };
+    tasks.spawn(renewal.keep_up(stop.clone()));
     let proxy = Proxy {
         config: config.clone(),
         clock: clock.clone(),
         keys: Keys::new(hasher.clone(), subscriptions.clone()),
-        backends: Arc::new(Resources::new()?),
+        backends,
         usage,
         unasked: Unasked::default(),
         tasks: tasks.clone(),
@@ -76,8 +101,30 @@ pub async fn wire(
         ledger,
         issuing: Arc::new(issuing),
         admin_key: admin_key.map(Arc::new),
+        background: Arc::new(stop.drop_guard()),
     };
     Ok(Wired { app, tasks })
+}
+
+fn secrets(
+    settings: &Settings,
+    tokens: Tokens,
+    client: reqwest::Client,
+) -> Result<Arc<dyn Secrets>, SecretFailure> {
+    Ok(match &settings.key_vault {
+        Some(vault) => Arc::new(KeyVault::new(vault, settings.cloud, tokens, client)?),
+        None => Arc::new(NoVault),
+    })
+}
+
+/// Where the configuration is read from; `None` when it is there already.
+fn place(settings: &Settings, config: &Live) -> Option<Place> {
+    if config.catalog().is_ok() {
+        return None;
+    }
+    let secret = settings.config_secret.clone();
+    let vault = settings.key_vault.as_ref().and_then(url::Url::host_str).unwrap_or("Key Vault");
+    Some(Place { shown: format!("the secret `{secret}` of {vault}"), secret })
 }
 
 /// The event hub inside this process; what the ledger does not take waits under `data_dir`.

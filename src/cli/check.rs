@@ -63,7 +63,11 @@ fn check(file: Option<&Path>, purpose: Option<Purpose>) -> Result<(), Error> {
     if must_fit {
         faults.extend(too_large(&text, purpose));
     }
-    let catalog = match Catalog::parse(&text, &source_name) {
+    let parsed = match purpose {
+        Some(Purpose::Secret) => Catalog::parse_secret(&text, &source_name),
+        _ => Catalog::parse(&text, &source_name),
+    };
+    let catalog = match parsed {
         Ok(catalog) if faults.is_empty() => catalog,
         Ok(_) => return Err(Faults { source_name, faults }.into()),
         Err(told) => {

@@ -4,6 +4,7 @@ use std::io::Write as _;
 
 use serde::Serialize;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tokio_util::sync::CancellationToken;
 
 use super::{Error, run_on_runtime};
 use crate::config::settings::Environment;
@@ -36,7 +37,9 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Error> {
                 drop(findings);
                 return Ok(());
             };
-            wiring::doctor::doctor(&settings, api_version)?.examine(findings).await;
+            let stop = CancellationToken::new();
+            let _stop = stop.clone().drop_guard();
+            wiring::doctor::doctor(&settings, api_version, stop)?.examine(findings).await;
             Ok::<_, Error>(())
         };
         let (examined, told) = tokio::join!(examination, tell(found, json));

@@ -73,10 +73,15 @@ pub(super) async fn last_writes(tasks: &TaskTracker) {
     }
 }
 
+/// A file is read now; a secret is read by the gateway, as soon as it listens.
 fn configuration(settings: &Settings) -> Result<Live, Error> {
     let Some(file) = &settings.config_file else {
-        return Err("TOLLGATE_CONFIG is not set: name the gateway configuration's file there \
-                    (to try Tollgate without one, run `tollgate local`)"
+        if settings.key_vault.is_some() {
+            return Ok(Live::default());
+        }
+        return Err("neither TOLLGATE_CONFIG nor TOLLGATE_KEY_VAULT_URL is set: name the gateway \
+                    configuration's file, or the vault that keeps it as a secret (to try Tollgate without \
+                    one, run `tollgate local`)"
             .into());
     };
     let text = std::fs::read_to_string(file)

@@ -9,11 +9,14 @@ use time::Date;
 use time::macros::format_description;
 use url::Url;
 
-use super::file::{self, AuthKind, BillingKind};
+use super::file::{self, BillingKind};
 use super::{Fault, Faults};
 use crate::domain::ids::{DeploymentName, Name};
 use crate::domain::limit::Limits;
 use crate::domain::price::{Price, PriceBook};
+
+mod callers;
+mod sign_in;
 
 /// The gateway configuration, checked.
 #[derive(Debug)]
@@ -76,12 +79,25 @@ pub struct Product {
 }
 
 impl Catalog {
-    /// Reads and checks a configuration.
+    /// Reads and checks a configuration from a file.
     ///
     /// # Errors
     /// Every fault in it, with its JSON path.
     pub fn parse(text: &str, source_name: &str) -> Result<Self, Faults> {
+        Self::read(file::read(text), source_name)
+    }
+
+    /// The same for one from a vault, where a key stands in a secret of its own.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn parse_secret(text: &str, source_name: &str) -> Result<Self, Faults> {
         let (file, mut faults) = file::read(text);
+        faults.extend(file.literal_keys());
+        Self::read((file, faults), source_name)
+    }
+
+    fn read((file, mut faults): (file::File, Vec<Fault>), source_name: &str) -> Result<Self, Faults> {
         let is_readable = faults.is_empty();
         let catalog = Self::check(file, &mut faults, is_readable);
         if faults.is_empty() {
@@ -104,8 +120,19 @@ impl Catalog {
         if currency.len() != 3 || !currency.bytes().all(|b| b.is_ascii_uppercase()) {
             faults.push(Fault::new("currency", "three capital letters, such as USD"));
         }
-        check_callers(file.callers, faults);
+        callers::check(file.callers, faults);
         Self { backends, products, prices, currency }
+    }
+
+    /// The secrets that it names.
+    pub fn secret_names(&self) -> BTreeSet<&str> {
+        let mut names = BTreeSet::new();
+        for backend in &self.backends {
+            if let Auth::ApiKeySecret(name) = &backend.auth {
+                names.insert(name.as_str());
+            }
+        }
+        names
     }
 
     /// The backends that have a deployment, best first, with the name it has there.
@@ -163,7 +190,7 @@ fn check_backends(files: Vec<file::Backend>, faults: &mut Vec<Fault>) -> Vec<Arc
         let endpoint = file.endpoint.as_deref().unwrap_or_default();
         let endpoint = check_endpoint(endpoint, &place, faults);
         let is_loopback = endpoint.as_ref().is_some_and(|(_, is_loopback)| *is_loopback);
-        let auth = check_auth(file.auth.unwrap_or_default(), is_loopback, &place, faults);
+        let auth = sign_in::check(file.auth.unwrap_or_default(), is_loopback, &place, faults);
         let billing = check_billing(&file.billing.unwrap_or_default(), &place, faults);
         for (field, number) in [("priority", file.priority), ("weight", file.weight)] {
             if number.is_some_and(|number| !(1..=1_000).contains(&number)) {
@@ -240,35 +267,6 @@ fn check_endpoint(text: &str, place: &str, faults: &mut Vec<Fault>) -> Option<(U
 pub fn is_loopback(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-fn check_auth(file: file::Auth, is_loopback: bool, place: &str, faults: &mut Vec<Fault>) -> Auth {
-    let place = format!("{place}.auth");
-    let kind = file.kind.unwrap_or(AuthKind::Entra);
-    let mut fault = |field: &str, message: &str| faults.push(Fault::new(format!("{place}{field}"), message));
-    if kind != AuthKind::ApiKey && (file.secret.is_some() || file.value.is_some()) {
-        fault("", "`secret` and `value` go with the kind `api_key`");
-    }
-    if kind != AuthKind::Entra && file.audience.is_some() {
-        fault(".audience", "goes with the kind `entra`");
-    }
-    match kind {
-        AuthKind::Entra => Auth::Entra { audience: file.audience },
-        AuthKind::None => {
-            if !is_loopback {
-                fault(".kind", "`none` is for endpoints on 127.0.0.1 or localhost only");
-            }
-            Auth::None
-        }
-        AuthKind::ApiKey => match (file.secret, file.value) {
-            (Some(secret), None) => Auth::ApiKeySecret(secret),
-            (None, Some(value)) => Auth::ApiKey(value),
-            _ => {
-                fault("", "`api_key` needs a `secret` (its name in Key Vault) or a `value`, not both");
-                Auth::None
-            }
-        },
-    }
 }
 
 fn check_billing(file: &file::Billing, place: &str, faults: &mut Vec<Fault>) -> Billing {
@@ -365,29 +363,6 @@ fn check_prices(files: Vec<file::Price>, written: &Written, faults: &mut Vec<Fau
         }
     }
     PriceBook(prices)
-}
-
-/// Callers of the Entra kind are checked so that a configuration written today stays good.
-fn check_callers(file: Option<file::Callers>, faults: &mut Vec<Fault>) {
-    let Some(entra) = file.and_then(|callers| callers.entra) else { return };
-    for (field, list) in [("tenants", &entra.tenants), ("audiences", &entra.audiences)] {
-        if list.is_empty() {
-            faults.push(Fault::new(format!("callers.entra.{field}"), "at least one is needed"));
-        }
-    }
-    let ids = |kind: &str, index, id: &str, subscription: Option<&Name>| {
-        let place = format!("callers.entra.{kind}[{index}]");
-        let missing = id.is_empty() || subscription.is_none();
-        missing.then(|| Fault::new(place, "needs whom it binds, and a `subscription`"))
-    };
-    let applications = entra.applications.iter().map(|a| ("applications", &a.client_id, &a.subscription));
-    let users = entra.users.iter().map(|u| ("users", &u.object_id, &u.subscription));
-    let groups = entra.groups.iter().map(|g| ("groups", &g.object_id, &g.subscription));
-    let roles = entra.app_roles.iter().map(|r| ("app_roles", &r.role, &r.subscription));
-    faults.extend(applications.enumerate().filter_map(|(i, (k, id, s))| ids(k, i, id, s.as_ref())));
-    faults.extend(users.enumerate().filter_map(|(i, (k, id, s))| ids(k, i, id, s.as_ref())));
-    faults.extend(groups.enumerate().filter_map(|(i, (k, id, s))| ids(k, i, id, s.as_ref())));
-    faults.extend(roles.enumerate().filter_map(|(i, (k, id, s))| ids(k, i, id, s.as_ref())));
 }
 
 #[cfg(test)]

@@ -42,6 +42,17 @@ pub(super) struct File {
     pub(super) callers: Option<Callers>,
 }
 
+impl File {
+    /// A fault for each key that is written out: whoever may read a vault's secret would read them all.
+    pub(super) fn literal_keys(&self) -> Vec<Fault> {
+        let is_literal = |backend: &Backend| backend.auth.as_ref().is_some_and(|auth| auth.value.is_some());
+        let places = self.backends.iter().enumerate().filter(|(_, backend)| is_literal(backend));
+        let message =
+            "is for local files: keep the key in a secret of its own, and name that in `auth.secret`";
+        places.map(|(index, _)| Fault::new(format!("backends[{index}].auth.value"), message)).collect()
+    }
+}
+
 /// One Azure OpenAI (or Foundry) resource.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -82,6 +93,7 @@ pub(super) struct Auth {
     /// With `entra`: the token's audience, where it is not the cloud's.
     pub(super) audience: Option<String>,
     /// With `api_key`: the name of the key's secret in Key Vault.
+    #[schemars(regex(pattern = r"^[A-Za-z0-9-]{1,127}$"))]
     pub(super) secret: Option<String>,
     /// With `api_key`: the key itself; in a local file only, never in a Key Vault secret.
     #[schemars(with = "String")]

@@ -4,8 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
+use url::Url;
 
 use super::{Fault, Faults};
+
+mod azure;
+
+pub use azure::{Cloud, Identity};
 
 /// Where a setting's value is looked up.
 pub trait Source {
@@ -54,6 +59,16 @@ pub struct Settings {
     pub key_pepper: Option<SecretString>,
     /// Writable.
     pub data_dir: PathBuf,
+    /// The vault that the configuration is read from without a file, and the secrets that it names.
+    pub key_vault: Option<Url>,
+    /// The configuration's name there.
+    pub config_secret: String,
+    /// What login, audiences and suffixes follow from.
+    pub cloud: Cloud,
+    /// Where to sign in when that is not the cloud's own: for tests.
+    pub entra_authority: Option<Url>,
+    /// Who the gateway is when it signs in.
+    pub identity: Identity,
     /// Where the Functions host expects the handler, on 127.0.0.1.
     pub handler_port: Option<u16>,
     /// Under App Service or Functions on Azure.
@@ -71,23 +86,28 @@ const MARKS_OF_AZURE: [&str; 2] = ["WEBSITE_INSTANCE_ID", "WEBSITE_SITE_NAME"];
 const EVENT_HUB: [&str; 2] = ["UsageEventHub__fullyQualifiedNamespace", "USAGE_EVENTHUB_NAME"];
 
 /// Accepted so that an app's settings can be complete today; `serve` says that they do nothing yet.
-const INACTIVE: [&str; 12] = [
-    "TOLLGATE_KEY_VAULT_URL",
-    "TOLLGATE_CONFIG_SECRET",
+const INACTIVE: [&str; 8] = [
     "TOLLGATE_REDIS_URL",
     "UsageEventHub__fullyQualifiedNamespace",
     "USAGE_EVENTHUB_NAME",
     "TOLLGATE_LOGS_ENDPOINT",
     "TOLLGATE_LOGS_RULE_ID",
     "TOLLGATE_LOGS_STREAM",
-    "TOLLGATE_CLOUD",
-    "TOLLGATE_ENTRA_AUTHORITY",
     "TOLLGATE_EVENT_HUB_ENDPOINT",
     "OTEL_EXPORTER_OTLP_ENDPOINT",
 ];
 
-const ACTIVE: [&str; 5] = [
+const ACTIVE: [&str; 14] = [
     "TOLLGATE_CONFIG",
+    "TOLLGATE_KEY_VAULT_URL",
+    "TOLLGATE_CONFIG_SECRET",
+    "TOLLGATE_CLOUD",
+    "TOLLGATE_ENTRA_AUTHORITY",
+    "AZURE_CLIENT_ID",
+    "AZURE_TENANT_ID",
+    "AZURE_FEDERATED_TOKEN_FILE",
+    "IDENTITY_ENDPOINT",
+    "IDENTITY_HEADER",
     "TOLLGATE_DATABASE_URL",
     "TOLLGATE_ADMIN_KEY",
     "TOLLGATE_KEY_PEPPER",
@@ -95,8 +115,8 @@ const ACTIVE: [&str; 5] = [
 ];
 
 /// Read by others than this file, and no better when they are not what they should be.
-const OTHERS: [&str; 4] =
-    ["FUNCTIONS_CUSTOMHANDLER_PORT", "AZURE_CLIENT_ID", "RUST_LOG", "APPLICATIONINSIGHTS_CONNECTION_STRING"];
+const OTHERS: [&str; 3] =
+    ["FUNCTIONS_CUSTOMHANDLER_PORT", "RUST_LOG", "APPLICATIONINSIGHTS_CONNECTION_STRING"];
 
 /// How an app setting begins that App Service could not replace by the secret it refers to.
 const UNRESOLVED: &str = "@Microsoft.KeyVault(";
@@ -122,7 +142,11 @@ impl Settings {
         let handler_port = handler_port(source, &mut faults);
         let data_dir = data_dir(source, handler_port.is_some());
         let database_file = database_file(source, &data_dir, &mut faults);
-        check_cloud(source, &mut faults);
+        let key_vault = azure::service_url(source, "TOLLGATE_KEY_VAULT_URL", &mut faults);
+        let config_secret = azure::config_secret(source, &mut faults);
+        let cloud = azure::cloud(source, &mut faults);
+        let entra_authority = azure::service_url(source, "TOLLGATE_ENTRA_AUTHORITY", &mut faults);
+        let identity = azure::identity(source, &mut faults);
         if !faults.is_empty() {
             return Err(Faults { source_name: "settings".to_owned(), faults });
         }
@@ -132,6 +156,11 @@ impl Settings {
             admin_key: source.get("TOLLGATE_ADMIN_KEY").map(SecretString::from),
             key_pepper: source.get("TOLLGATE_KEY_PEPPER").map(SecretString::from),
             data_dir,
+            key_vault,
+            config_secret,
+            cloud,
+            entra_authority,
+            identity,
             handler_port,
             is_on_azure: MARKS_OF_AZURE.iter().all(|name| source.get(name).is_some()),
             missing_of_event_hub: EVENT_HUB.into_iter().filter(|name| source.get(name).is_none()).collect(),
@@ -176,13 +205,6 @@ fn database_file(source: &dyn Source, data_dir: &Path, faults: &mut Vec<Fault>) 
     PathBuf::new()
 }
 
-fn check_cloud(source: &dyn Source, faults: &mut Vec<Fault>) {
-    let cloud = source.get("TOLLGATE_CLOUD");
-    if cloud.is_some_and(|cloud| !["commercial", "usgov", "china"].contains(&cloud.as_str())) {
-        faults.push(Fault::new("TOLLGATE_CLOUD", "must be commercial, usgov or china"));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,6 +236,11 @@ mod tests {
             ("TOLLGATE_KEY_PEPPER", "@Microsoft.KeyVault(hush)"),
             ("TOLLGATE_DATABASE_URL", "mysql://hush"),
             ("TOLLGATE_CLOUD", "hush"),
+            ("TOLLGATE_KEY_VAULT_URL", "http://hush.vault.azure.net"),
+            ("TOLLGATE_ENTRA_AUTHORITY", "hush"),
+            ("TOLLGATE_CONFIG_SECRET", "../hush"),
+            ("IDENTITY_ENDPOINT", "hush"),
+            ("IDENTITY_HEADER", "hush"),
             ("APPLICATIONINSIGHTS_CONNECTION_STRING", "@Microsoft.KeyVault(hush)"),
         ])
         .unwrap_err();
@@ -224,6 +251,10 @@ mod tests {
             "TOLLGATE_KEY_PEPPER",
             "TOLLGATE_DATABASE_URL",
             "TOLLGATE_CLOUD",
+            "TOLLGATE_KEY_VAULT_URL: must begin with https://",
+            "TOLLGATE_ENTRA_AUTHORITY: not a URL",
+            "TOLLGATE_CONFIG_SECRET",
+            "IDENTITY_ENDPOINT",
             "APPLICATIONINSIGHTS_CONNECTION_STRING: is an unresolved",
         ] {
             assert!(told.contains(name), "{told}");

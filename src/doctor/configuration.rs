@@ -5,10 +5,13 @@ use std::path::Path;
 
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::{Doctor, Report, Vault, identity, in_time};
+use super::{Doctor, Report, Vault, bounded, identity, in_time};
 use crate::config::Faults;
 use crate::config::catalog::{Auth, Catalog};
 use crate::ports::{Secret, SecretFailure, with_causes};
+
+/// The role that reading a vault's secrets takes.
+const ROLE: &str = "Key Vault Secrets User";
 
 /// What the gateway would run with.
 pub(super) struct Configured {
@@ -56,7 +59,11 @@ async fn from_vault(doctor: &Doctor<'_>, vault: &Vault, report: &Report) -> Opti
     let name = &vault.config_secret;
     let value = read(doctor, vault, name, "--file gateway.json", report).await?;
     let source = format!("secret `{name}`");
-    checked(Catalog::parse(value.expose_secret(), &source), &source, &report.about("configuration", None))
+    checked(
+        Catalog::parse_secret(value.expose_secret(), &source),
+        &source,
+        &report.about("configuration", None),
+    )
 }
 
 fn checked(parsed: Result<Catalog, Faults>, source: &str, report: &Report) -> Option<Catalog> {
@@ -115,7 +122,7 @@ async fn read(
     let host = vault.url.host_str().unwrap_or_default();
     let vault_name = host.split('.').next().unwrap_or_default();
     let report = report.about("key vault", None);
-    match in_time(vault.secrets.read(name)).await {
+    match bounded(vault.secrets.read(name)).await {
         Some(Ok(Some(Secret { value, version }))) => {
             let version = version.map(|version| format!(" (version {version})")).unwrap_or_default();
             report.ok("secret_readable", format!("the secret `{name}` of {host} can be read{version}"));
@@ -127,16 +134,18 @@ async fn read(
             format!("`az keyvault secret set --vault-name {vault_name} --name {name} {how}`"),
         ),
         Some(Err(SecretFailure::Refused(why))) => {
-            let principal = identity::principal(&*doctor.identity).await;
-            report.fault(
-                "secret_refused",
-                format!("{host} does not give the secret `{name}`: {why}"),
-                format!(
-                    "`az role assignment create --assignee {} --role \"Key Vault Secrets User\" --scope \"$(az \
-                     keyvault show --name {vault_name} --query id -o tsv)\"`",
+            let what = format!("{host} does not give the secret `{name}`");
+            if why.contains(ROLE) {
+                let principal = identity::principal(&*doctor.identity).await;
+                let mend = format!(
+                    "`az role assignment create --assignee {} --role \"{ROLE}\" --scope \"$(az keyvault show --name \
+                     {vault_name} --query id -o tsv)\"`; a new role takes some minutes to hold",
                     principal.as_deref().unwrap_or("PRINCIPAL-ID")
-                ),
-            );
+                );
+                report.fault("role_missing", what, mend);
+            } else {
+                report.fault("secret_refused", what, why);
+            }
         }
         Some(Err(failure @ SecretFailure::Unavailable { .. })) => {
             unreachable(doctor, host, &with_causes(&failure), &report).await;

@@ -10,7 +10,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 
-use super::{Doctor, Identity, Report, in_time};
+use super::{Doctor, Identity, Report, bounded};
 use crate::config::catalog::{Auth, Backend, Catalog};
 
 /// The tokens that were got, by audience.
@@ -73,7 +73,7 @@ pub(super) async fn examine(doctor: &Doctor<'_>, catalog: &Catalog, report: &Rep
         .collect();
     let mut tokens = Tokens { default_audience, ..Tokens::default() };
     for audience in audiences {
-        match in_time(doctor.identity.token(&audience)).await {
+        match bounded(doctor.identity.token(&audience)).await {
             Some(Ok(token)) => {
                 let claims = Claims::of(&token);
                 report.ok("token", told(&*doctor.identity, &audience, &claims));
@@ -83,7 +83,7 @@ pub(super) async fn examine(doctor: &Doctor<'_>, catalog: &Catalog, report: &Rep
             Some(Err(error)) => report.fault(
                 "no_token",
                 format!("{} gives no token for {audience}: {error}", doctor.identity.kind()),
-                MEND,
+                doctor.identity.mend(),
             ),
             None => report.fault(
                 "no_token",
@@ -91,15 +91,12 @@ pub(super) async fn examine(doctor: &Doctor<'_>, catalog: &Catalog, report: &Rep
                     "{} did not answer in time when asked for a token for {audience}",
                     doctor.identity.kind()
                 ),
-                MEND,
+                doctor.identity.mend(),
             ),
         }
     }
     tokens
 }
-
-const MEND: &str = "give the app an identity, `az functionapp identity assign --name APP --resource-group GROUP`, \
-    and set AZURE_CLIENT_ID if it is a user-assigned one; on your own machine `az login`";
 
 fn told(identity: &dyn Identity, audience: &str, claims: &Claims) -> String {
     let ids = [("object id", &claims.oid), ("application", &claims.appid), ("tenant", &claims.tid)];
@@ -111,7 +108,7 @@ fn told(identity: &dyn Identity, audience: &str, claims: &Claims) -> String {
 
 /// Whose the tokens are, for advice on what comes before any backend.
 pub(super) async fn principal(identity: &dyn Identity) -> Option<String> {
-    let token = in_time(identity.token(&identity.audience())).await?.ok()?;
+    let token = bounded(identity.token(&identity.audience())).await?.ok()?;
     Claims::of(&token).oid
 }
 

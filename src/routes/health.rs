@@ -1,7 +1,10 @@
 //! Live and ready: answered here, at once, asking nobody.
 
 use axum::Json;
+use axum::extract::State;
 use serde_json::{Value, json};
+
+use crate::app::App;
 
 /// The Functions host asks this every 25 ms until something answers.
 pub(super) async fn root() -> Json<Value> {
@@ -12,6 +15,14 @@ pub(super) fn starting() -> Json<Value> {
     Json(json!({"status": "starting"}))
 }
 
-pub(super) async fn healthz() -> Json<Value> {
-    Json(json!({"status": "ready"}))
+/// `starting` while there never was a good configuration, `degraded` while a newer one is faulty or cannot
+/// be looked at.
+pub(super) async fn healthz(State(app): State<App>) -> Json<Value> {
+    let config = &app.proxy.config;
+    let status = match (config.catalog(), config.standing().trouble) {
+        (Err(_), _) => "starting",
+        (Ok(_), Some(_)) => "degraded",
+        (Ok(_), None) => "ready",
+    };
+    Json(json!({"status": status}))
 }

@@ -56,6 +56,7 @@ fn what_the_check_refuses_for_its_form_the_schema_refuses_too() {
         ("/backends/0/auth/kind", json!("password")),
         ("/backends/0/auth", json!({"kind": "api_key"})),
         ("/backends/0/auth", json!({"kind": "api_key", "secret": "a", "value": "b"})),
+        ("/backends/0/auth", json!({"kind": "api_key", "secret": "a b"})),
         ("/backends/0/auth", json!({"secret": "a"})),
         ("/backends/0/auth", json!({"kind": "api_key", "secret": "a", "audience": "b"})),
         ("/backends/0/deployments", json!({"a/b": "c"})),
@@ -168,6 +169,22 @@ fn what_key_vault_would_not_take_is_refused_unless_it_is_for_a_file() {
     assert!(text.contains("minified") && text.contains("and fits"), "{text}");
     assert!(check(&[], Some(&path)).status.success());
     assert!(check(&["examples/azure.json"], None).status.success());
+}
+
+#[test]
+fn a_key_in_the_clear_is_for_files_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("gateway.json");
+    let mut literal = azure();
+    literal["backends"][1]["auth"] = json!({"kind": "api_key", "value": "not-a-key"});
+    std::fs::write(&path, literal.to_string()).unwrap();
+    let name = path.to_str().unwrap();
+    let told = check(&["--for", "secret", name], None);
+    let text = String::from_utf8(told.stderr).unwrap();
+    assert_eq!(told.status.code(), Some(1), "{text}");
+    assert!(text.contains("backends[1].auth.value") && !text.contains("not-a-key"), "{text}");
+    assert!(check(&["--for", "file", name], None).status.success());
+    assert!(check(&[name], None).status.success());
 }
 
 #[test]

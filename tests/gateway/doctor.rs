@@ -192,7 +192,7 @@ async fn a_vault_that_does_not_give_the_configuration_is_told_with_the_role_or_t
         ),
         (
             vec![("tollgate-config", None)],
-            "secret_refused",
+            "role_missing",
             &["Key Vault Secrets User", "--assignee 11111111-2222"],
         ),
         (vec![("tollgate-config", Some("{}".to_owned()))], "configuration_faulty", &["config check"]),
@@ -215,12 +215,13 @@ async fn keys_come_from_the_vault_and_are_used_and_never_told() {
                "auth": {"kind": "api_key", "secret": secret}})
     };
     let configuration = json!({"backends": [backend("good", "good-key"), backend("bad", "bad-key"),
-        backend("none", "gone"), backend("far", "far")]});
+        backend("none", "gone"), backend("far", "far"), backend("off", "off")]});
     let findings = Surroundings::vault([
         ("tollgate-config", Some(configuration.to_string())),
         ("good-key", Some("hush-key".to_owned())),
         ("bad-key", Some("hush-other".to_owned())),
         ("far", None),
+        ("off", None),
     ])
     .examine(None)
     .await;
@@ -233,6 +234,7 @@ async fn keys_come_from_the_vault_and_are_used_and_never_told() {
     assert_eq!(of("none"), (Level::Warn, "not_examined"));
     assert_eq!(finding(&findings, "secret_missing").level, Level::Fault);
     assert_eq!(finding(&findings, "key_vault_unreachable").level, Level::Fault);
+    assert_eq!(mend(&findings, "secret_refused"), "enable the secret");
     // A file may name secrets too, and needs a vault for them.
     let findings = Surroundings::default().examine(Some(&configuration)).await;
     assert_eq!(finding(&findings, "no_key_vault").level, Level::Fault);

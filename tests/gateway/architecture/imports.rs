@@ -21,6 +21,7 @@ const LAW: &[(&str, &[&str])] = &[
     ("proxy", JOURNEY),
     ("ledger", JOURNEY),
     ("issuing", JOURNEY),
+    ("renewal", JOURNEY),
     ("app", &["proxy", "ledger", "issuing", "ports", "config", "domain"]),
     ("routes", &["app", "proxy", "ledger", "issuing", "ports", "config", "domain"]),
     ("azure", ADAPTER),
@@ -46,6 +47,9 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("sqlx", &["sql"]),
     // `wiring` names the error of making a client; the doctor asks what no journey does.
     ("reqwest", &["azure", "doctor", "wiring"]),
+    ("azure_core", &["azure"]),
+    ("azure_identity", &["azure"]),
+    ("azure_security_keyvault_secrets", &["azure"]),
     ("clap", &["cli", "simulator"]),
     // `domain` says the form of its own types.
     ("schemars", &["config", "domain"]),

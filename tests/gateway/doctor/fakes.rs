@@ -33,6 +33,10 @@ impl Identity for App {
         "the managed identity".to_owned()
     }
 
+    fn mend(&self) -> String {
+        "`az functionapp identity assign`".to_owned()
+    }
+
     fn audience(&self) -> String {
         "https://cognitiveservices.azure.com".to_owned()
     }
@@ -77,7 +81,8 @@ impl Secrets for Values {
                 retry_after: None,
                 source: "connection refused".into(),
             }),
-            Some(None) => Err(SecretFailure::Refused("the caller is not authorized".to_owned())),
+            Some(None) if name == "off" => Err(SecretFailure::Refused("enable the secret".to_owned())),
+            Some(None) => Err(SecretFailure::Refused("give it the role Key Vault Secrets User".to_owned())),
             Some(Some(value)) => {
                 Ok(Some(Secret { value: value.clone().into(), version: Some("v1".to_owned()) }))
             }

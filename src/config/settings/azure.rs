@@ -1,0 +1,166 @@
+//! The settings that say where Azure is, and who the gateway is there.
+//!
+//! Never asks Azure anything: whether a vault or an identity exists is found out by whoever uses it.
+
+use std::path::PathBuf;
+
+use secrecy::SecretString;
+use url::Url;
+
+use super::Source;
+use crate::config::Fault;
+use crate::config::catalog::is_loopback;
+
+/// Which of Azure's clouds. What follows from it stands in `azure::cloud`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Cloud {
+    #[default]
+    Commercial,
+    /// Azure Government.
+    UsGov,
+    /// Azure operated by 21Vianet.
+    China,
+}
+
+impl Cloud {
+    pub const ALL: [Self; 3] = [Self::Commercial, Self::UsGov, Self::China];
+
+    /// How it is written in `TOLLGATE_CLOUD`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Commercial => "commercial",
+            Self::UsGov => "usgov",
+            Self::China => "china",
+        }
+    }
+}
+
+/// Who signs in to Azure.
+#[derive(Clone, Debug)]
+pub enum Identity {
+    /// The app's managed identity, by the endpoint that App Service and Container Apps give it.
+    Managed {
+        endpoint: Url,
+        /// Proves that the question comes from inside the app.
+        header: SecretString,
+        /// The user-assigned one; `None`: the system-assigned one.
+        client_id: Option<String>,
+    },
+    /// A Kubernetes service account that Entra trusts.
+    Workload { tenant_id: String, client_id: String, token_file: PathBuf },
+    /// Whoever is signed in with Azure CLI, or with Azure Developer CLI.
+    Developer,
+}
+
+pub(super) fn cloud(source: &dyn Source, faults: &mut Vec<Fault>) -> Cloud {
+    const NAME: &str = "TOLLGATE_CLOUD";
+    let Some(word) = source.get(NAME) else { return Cloud::default() };
+    Cloud::ALL.into_iter().find(|cloud| cloud.word() == word).unwrap_or_else(|| {
+        faults.push(Fault::new(NAME, "must be commercial, usgov or china"));
+        Cloud::default()
+    })
+}
+
+/// The address of a service of Azure, or of what stands in for it on this machine: scheme and host.
+pub(super) fn service_url(source: &dyn Source, name: &'static str, faults: &mut Vec<Fault>) -> Option<Url> {
+    let text = source.get(name)?;
+    let Some(url) = Url::parse(&text).ok().filter(Url::has_host) else {
+        faults.push(Fault::new(name, "not a URL"));
+        return None;
+    };
+    let is_local = url.host_str().is_some_and(is_loopback);
+    if url.scheme() != "https" && !(url.scheme() == "http" && is_local) {
+        faults.push(Fault::new(name, "must begin with https:// (http:// only on 127.0.0.1 or localhost)"));
+    }
+    if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
+        faults.push(Fault::new(name, "ends after the host"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        faults.push(Fault::new(name, "must not carry a user or a password"));
+    }
+    Some(url)
+}
+
+pub(super) fn config_secret(source: &dyn Source, faults: &mut Vec<Fault>) -> String {
+    const NAME: &str = "TOLLGATE_CONFIG_SECRET";
+    let name = source.get(NAME).unwrap_or_else(|| "tollgate-config".to_owned());
+    if !crate::config::is_secret_name(&name) {
+        faults.push(Fault::new(NAME, "must be a secret's name: 1 to 127 letters, digits and `-`"));
+    }
+    name
+}
+
+/// In the order in which Azure's own libraries look: what the platform gives goes before a laptop's.
+pub(super) fn identity(source: &dyn Source, faults: &mut Vec<Fault>) -> Identity {
+    const ENDPOINT: &str = "IDENTITY_ENDPOINT";
+    const FILE: &str = "AZURE_FEDERATED_TOKEN_FILE";
+    let client_id = source.get("AZURE_CLIENT_ID");
+    // One without the other is another service's: Azure Arc sets the endpoint alone.
+    if let (Some(endpoint), Some(header)) = (source.get(ENDPOINT), source.get("IDENTITY_HEADER")) {
+        let is_http = |url: &Url| url.has_host() && matches!(url.scheme(), "http" | "https");
+        if let Some(endpoint) = Url::parse(&endpoint).ok().filter(is_http) {
+            return Identity::Managed { endpoint, header: header.into(), client_id };
+        }
+        faults.push(Fault::new(ENDPOINT, "not a URL: App Service sets it, leave it alone"));
+        return Identity::Developer;
+    }
+    let Some(token_file) = source.get(FILE) else { return Identity::Developer };
+    let mut needed = |name: &'static str| {
+        source.get(name).unwrap_or_else(|| {
+            faults.push(Fault::new(name, format!("is missing: {FILE} is set, and says nothing without it")));
+            String::new()
+        })
+    };
+    let (tenant_id, client_id) = (needed("AZURE_TENANT_ID"), needed("AZURE_CLIENT_ID"));
+    Identity::Workload { tenant_id, client_id, token_file: token_file.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::Settings;
+    use super::*;
+
+    fn read(values: &[(&'static str, &str)]) -> Result<Settings, crate::config::Faults> {
+        let map: BTreeMap<_, _> = values.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        Settings::read(&map)
+    }
+
+    #[test]
+    fn the_platforms_identity_goes_before_a_service_account_and_that_before_a_person() {
+        let managed = [("IDENTITY_ENDPOINT", "http://169.254.1.1:8081/msi/token"), ("IDENTITY_HEADER", "x")];
+        let workload = [
+            ("AZURE_FEDERATED_TOKEN_FILE", "/var/run/token"),
+            ("AZURE_TENANT_ID", "tenant"),
+            ("AZURE_CLIENT_ID", "client"),
+        ];
+        let both = read(&[managed.as_slice(), &workload].concat()).unwrap().identity;
+        assert!(matches!(both, Identity::Managed { client_id: Some(client), .. } if client == "client"));
+        assert!(matches!(read(&workload).unwrap().identity, Identity::Workload { .. }));
+        assert!(matches!(read(&managed[..1]).unwrap().identity, Identity::Developer));
+        assert!(matches!(read(&[]).unwrap().identity, Identity::Developer));
+    }
+
+    #[test]
+    fn a_service_account_without_tenant_or_client_is_a_fault() {
+        let faults = read(&[("AZURE_FEDERATED_TOKEN_FILE", "/var/run/token")]).unwrap_err().to_string();
+        assert!(faults.contains("AZURE_TENANT_ID: is missing"), "{faults}");
+        assert!(faults.contains("AZURE_CLIENT_ID: is missing"), "{faults}");
+    }
+
+    #[test]
+    fn plain_http_is_for_this_machine() {
+        for url in ["https://contoso.vault.azure.net", "http://127.0.0.1:8080", "http://localhost:1/"] {
+            assert!(read(&[("TOLLGATE_KEY_VAULT_URL", url)]).unwrap().key_vault.is_some(), "{url}");
+        }
+        for url in [
+            "http://contoso.vault.azure.net",
+            "ftp://localhost",
+            "https://u:p@x.net",
+            "https://x.net/secrets",
+        ] {
+            read(&[("TOLLGATE_KEY_VAULT_URL", url)]).expect_err(url);
+        }
+    }
+}
