@@ -10,6 +10,7 @@ mod file;
 pub mod live;
 pub mod schema;
 pub mod settings;
+pub mod timeouts;
 
 /// Whether Key Vault would take it as the name of a secret: 1 to 127 letters, digits and `-`
 /// ([its object identifiers](https://learn.microsoft.com/azure/key-vault/general/about-keys-secrets-certificates#objects-identifiers-and-versioning)).

@@ -1,6 +1,8 @@
 //! The rules, as plain values and functions: no I/O, no clock, no dice.
 
 pub mod api;
+pub mod balance;
+pub mod breaker;
 pub mod diagnosis;
 pub mod estimate;
 pub mod ids;

@@ -22,16 +22,21 @@ mod authenticate;
 mod choose;
 mod forward;
 mod headers;
+mod pool;
 mod publish;
 mod read;
 mod refusal;
 mod relay;
+mod room;
 
 pub use authenticate::{Caller, Keys};
 pub use forward::Unasked;
+use forward::{Exchange, Progress};
+pub use pool::{BackendReport, DeploymentReport, LastFailure, Pool, Quantiles};
 pub use read::MAX_BODY_BYTES;
 pub use refusal::Refusal;
 pub use relay::{BrokenReply, Relay};
+pub use room::{Room, Taken};
 
 /// What the journey needs.
 pub struct Proxy {
@@ -44,22 +49,10 @@ pub struct Proxy {
     pub unasked: Unasked,
     /// Work that goes on when a caller has hung up.
     pub tasks: TaskTracker,
-    pub timeouts: Timeouts,
-}
-
-/// How long a backend may be silent. All are below the 230 s after which Azure's front end gives up.
-#[derive(Clone, Copy, Debug)]
-pub struct Timeouts {
-    /// Until a reply begins.
-    pub first_byte: Duration,
-    /// Between two pieces of a reply.
-    pub idle: Duration,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self { first_byte: Duration::from_mins(3), idle: Duration::from_mins(3) }
-    }
+    /// What is known of the backends.
+    pub pool: Pool,
+    /// For the bodies of requests.
+    pub room: Room,
 }
 
 /// A request as it came, but for its credentials.
@@ -94,18 +87,43 @@ impl Proxy {
 
     /// Serves one request up to where its reply begins; the [`Relay`] does the rest as it is read.
     pub async fn serve(
-        &self,
+        self: &Arc<Self>,
         catalog: Arc<Catalog>,
         caller: Caller,
         incoming: Incoming,
     ) -> Result<Answer, Refusal> {
         let ask = read::ask(&incoming)?;
         let permit = admit::admit(&catalog, caller, &ask)?;
-        let targets = choose::in_order(&catalog, &ask)?;
+        let targets = choose::in_order(&self.pool, &catalog, &ask)?;
         let open = publish::Open::new(self, &incoming, &ask, permit);
-        let reply = forward::until_answered(self, &incoming, &ask, targets, open).await?;
-        let mut answer = relay::metered(self, &ask, reply);
-        answer.body.settle_if_empty().await;
-        Ok(answer)
+        let (id, is_stream, timeouts) = (incoming.id, ask.stream, catalog.timeouts);
+        let since = self.clock.elapsed();
+        let progress = Arc::new(Progress::default());
+        let proxy = Arc::clone(self);
+        let exchange = Exchange {
+            proxy,
+            incoming,
+            ask,
+            targets,
+            open,
+            timeouts,
+            progress: Arc::clone(&progress),
+            since,
+        };
+        if !is_stream {
+            let answered = forward::until_answered(exchange).await?;
+            let mut answer = relay::metered(answered, &self.tasks);
+            answer.body.settle_if_empty().await;
+            return Ok(answer);
+        }
+        let mut forwarding: relay::Forwarding = Box::pin(forward::until_answered(exchange));
+        match tokio::time::timeout(timeouts.waiting_after, &mut forwarding).await {
+            Ok(answered) => {
+                let mut answer = relay::metered(answered?, &self.tasks);
+                answer.body.settle_if_empty().await;
+                Ok(answer)
+            }
+            Err(_) => Ok(relay::waiting(forwarding, &progress, timeouts.waiting_every, id, &self.tasks)),
+        }
     }
 }

@@ -10,6 +10,7 @@ use tower::ServiceExt as _;
 
 use crate::app::App;
 
+mod backends;
 mod extract;
 mod functions;
 mod health;
@@ -52,6 +53,7 @@ pub fn router(app: App) -> Router {
         .route("/subscriptions", get(subscriptions::list).post(subscriptions::issue))
         .route("/subscriptions/{id}", get(subscriptions::find))
         .route("/reports/usage", get(reports::usage))
+        .route("/reports/backends", get(backends::report))
         .route("/token-accounting", post(functions::token_accounting))
         // Where the Functions host calls a function that it was not told to proxy to.
         .route("/openai", any(functions::envelope))

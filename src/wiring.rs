@@ -21,7 +21,7 @@ use crate::memory::SystemClock;
 use crate::ports::{
     Backends, Clock, LedgerStore, SecretFailure, Secrets, Subscriptions, Unavailable, UsageSink,
 };
-use crate::proxy::{Keys, Proxy, Timeouts, Unasked};
+use crate::proxy::{Keys, Pool, Proxy, Room, Unasked};
 use crate::renewal::{Place, Renewal};
 use crate::spool::Spool;
 use crate::sql::{Database, OpenError};
@@ -93,7 +93,8 @@ pub async fn wire(
         usage,
         unasked: Unasked::default(),
         tasks: tasks.clone(),
-        timeouts: Timeouts::default(),
+        pool: Pool::new(clock.clone()),
+        room: Room::default(),
     };
     let issuing = Issuing { config, clock, hasher, store: subscriptions };
     let app = App {

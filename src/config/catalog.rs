@@ -10,6 +10,7 @@ use time::macros::format_description;
 use url::Url;
 
 use super::file::{self, BillingKind};
+use super::timeouts::Timeouts;
 use super::{Fault, Faults};
 use crate::domain::ids::{DeploymentName, Name};
 use crate::domain::limit::Limits;
@@ -27,6 +28,7 @@ pub struct Catalog {
     pub prices: PriceBook,
     /// Of every price: ISO 4217, `USD` unless said otherwise.
     pub currency: String,
+    pub timeouts: Timeouts,
 }
 
 /// One Azure OpenAI (or Foundry) resource.
@@ -121,7 +123,8 @@ impl Catalog {
             faults.push(Fault::new("currency", "three capital letters, such as USD"));
         }
         callers::check(file.callers, faults);
-        Self { backends, products, prices, currency }
+        let timeouts = Timeouts::check(&file.timeouts, faults);
+        Self { backends, products, prices, currency, timeouts }
     }
 
     /// The secrets that it names.

@@ -40,6 +40,8 @@ pub(super) struct File {
     pub(super) currency: Option<String>,
     /// Who may call without an issued key.
     pub(super) callers: Option<Callers>,
+    /// How long backends and callers wait.
+    pub(super) timeouts: Timeouts,
 }
 
 impl File {
@@ -193,6 +195,30 @@ pub(super) struct Price {
     /// The first UTC day on which it holds, such as 2024-07-18; from the beginning without it.
     #[schemars(regex(pattern = r"^\d{4}-\d{2}-\d{2}$"))]
     pub(super) effective_from: Option<String>,
+}
+
+/// How long backends and callers wait, in seconds, with decimals if need be.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Timeouts {
+    /// Until the first byte of a whole reply, while another backend could still be asked.
+    #[schemars(range(min = 0.1, max = 220))]
+    pub(super) first_byte: Option<f64>,
+    /// The same, of a stream.
+    #[schemars(range(min = 0.1, max = 220))]
+    pub(super) stream_first_byte: Option<f64>,
+    /// Until the first byte of a reply, over all backends that are asked.
+    #[schemars(range(min = 0.1, max = 220))]
+    pub(super) total: Option<f64>,
+    /// Between two pieces of a reply.
+    #[schemars(range(min = 0.1, max = 220))]
+    pub(super) idle: Option<f64>,
+    /// So long a stream may say nothing before its caller gets comments.
+    #[schemars(range(min = 0.1, max = 199))]
+    pub(super) waiting_after: Option<f64>,
+    /// Between two such comments.
+    #[schemars(range(min = 0.1, max = 199))]
+    pub(super) waiting_every: Option<f64>,
 }
 
 /// Who may call without an issued key.

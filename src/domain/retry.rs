@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 
+use super::diagnosis::Diagnosis;
+
 /// What a backend's status means for the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -24,15 +26,16 @@ pub enum Reason {
     Failed,
 }
 
-/// Weighs a backend's answer. `code` is the `error.code` of its body, which is only looked at for a
-/// 404: a deployment that is not there is the operator's fault, an unknown item the caller's.
-pub fn weigh(status: StatusCode, code: Option<&str>) -> Verdict {
+/// Weighs a backend's answer. Where a status has several meanings its body decides: a 404 for a
+/// deployment that is not there is the operator's fault, one for an unknown item the caller's.
+pub fn weigh(status: StatusCode, diagnosis: Diagnosis) -> Verdict {
     match status.as_u16() {
         429 => Verdict::TryAnother(Reason::Throttled),
         // An interim answer where the last one should be: nobody asked to switch protocols.
         100..=199 | 408 | 499 | 500 | 502 | 503 | 504 => Verdict::TryAnother(Reason::Failed),
         401 | 403 => Verdict::Misconfigured,
-        404 if code == Some("DeploymentNotFound") => Verdict::Misconfigured,
+        400 if diagnosis == Diagnosis::WrongTenant => Verdict::Misconfigured,
+        404 if diagnosis == Diagnosis::DeploymentMissing => Verdict::Misconfigured,
         _ => Verdict::Pass,
     }
 }
@@ -45,23 +48,38 @@ pub const MAX_WAIT: Duration = Duration::from_mins(1);
 /// How long the backend asks to be left alone, by the first header that says so sensibly. Azure
 /// writes it in five ways, one of them misspelt, and sends -1 and 0 in them too; those say nothing.
 pub fn wait(headers: &HeaderMap) -> Option<Duration> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-    let seconds = |text: &str| text.parse::<f64>().ok().and_then(positive_seconds);
-    text("retry-after-ms")
-        .and_then(|ms| ms.parse::<f64>().ok())
+    told_wait(headers).or_else(|| reset(headers))
+}
+
+/// The same, without the times at which its rate limits are as new: those come with every answer, and
+/// only a 429 means them.
+pub fn told_wait(headers: &HeaderMap) -> Option<Duration> {
+    let millis = text(headers, "retry-after-ms").and_then(|ms| ms.parse::<f64>().ok());
+    let wait = millis
         .and_then(|ms| positive_seconds(ms / 1_000.0))
-        .or_else(|| text("retry-after").and_then(seconds))
-        .or_else(|| {
-            let resets = [
-                "x-ratelimit-reset-tokens",
-                "x-ratelimit-reset-requests",
-                "x-rate-limit-reset-tokens",
-                "x-rate-limit-reset-requests",
-            ];
-            // Both budgets must have room again: the longer of the two.
-            resets.into_iter().filter_map(text).filter_map(|t| seconds(t).or_else(|| spelled_out(t))).max()
-        })
-        .map(|wait| wait.min(MAX_WAIT))
+        .or_else(|| text(headers, "retry-after").and_then(seconds));
+    wait.map(|wait| wait.min(MAX_WAIT))
+}
+
+fn reset(headers: &HeaderMap) -> Option<Duration> {
+    let resets = [
+        "x-ratelimit-reset-tokens",
+        "x-ratelimit-reset-requests",
+        "x-rate-limit-reset-tokens",
+        "x-rate-limit-reset-requests",
+    ];
+    // Both budgets must have room again: the longer of the two.
+    let waits = resets.into_iter().filter_map(|name| text(headers, name));
+    let wait = waits.filter_map(|text| seconds(text).or_else(|| spelled_out(text))).max();
+    wait.map(|wait| wait.min(MAX_WAIT))
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim)
+}
+
+fn seconds(text: &str) -> Option<Duration> {
+    text.parse::<f64>().ok().and_then(positive_seconds)
 }
 
 fn positive_seconds(seconds: f64) -> Option<Duration> {
@@ -98,13 +116,14 @@ mod tests {
     #[test]
     fn only_what_another_backend_might_do_better_is_tried_again() {
         use Reason::{Failed, Throttled};
-        for (status, code, verdict) in [
+        for (status, diagnosis, verdict) in [
             (200, None, Verdict::Pass),
             (101, None, Verdict::TryAnother(Failed)),
             (400, None, Verdict::Pass),
+            (400, Some(Diagnosis::WrongTenant), Verdict::Misconfigured),
             (404, None, Verdict::Pass),
-            (404, Some("DeploymentNotFound"), Verdict::Misconfigured),
-            (401, Some("PermissionDenied"), Verdict::Misconfigured),
+            (404, Some(Diagnosis::DeploymentMissing), Verdict::Misconfigured),
+            (401, Some(Diagnosis::RoleMissing), Verdict::Misconfigured),
             (403, None, Verdict::Misconfigured),
             (409, None, Verdict::Pass),
             (422, None, Verdict::Pass),
@@ -118,7 +137,8 @@ mod tests {
             (504, None, Verdict::TryAnother(Failed)),
         ] {
             let status = StatusCode::from_u16(status).unwrap();
-            assert_eq!(weigh(status, code), verdict, "{status} {code:?}");
+            let diagnosis = diagnosis.unwrap_or(Diagnosis::Unknown);
+            assert_eq!(weigh(status, diagnosis), verdict, "{status} {diagnosis:?}");
         }
     }
 

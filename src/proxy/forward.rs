@@ -3,259 +3,174 @@
 //! At once, each backend at most once, never with a pause: a gateway that sleeps with a request in
 //! hand only moves the queue into itself.
 
-use std::collections::HashSet;
-use std::sync::RwLock;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
-use http_body_util::BodyExt as _;
-use serde::Deserialize;
 
 use super::choose::Targets;
+use super::pool::{Asked, Fault};
 use super::publish::Open;
 use super::read::Ask;
-use super::{Incoming, Proxy, Refusal, headers};
+use super::{Incoming, Proxy, Refusal};
 use crate::config::catalog::Target;
-use crate::domain::ids::{DeploymentName, Name, RequestId};
-use crate::domain::retry::{self, Reason, Verdict};
-use crate::ports::{BackendBody, BackendFailure, BackendReply, Call, with_causes};
+use crate::config::timeouts::Timeouts;
+use crate::domain::breaker::Why;
+use crate::domain::ids::{Name, RequestId};
+use crate::domain::retry::DEFAULT_WAIT;
+use crate::ports::BackendBody;
 
-/// An error's body is a few hundred bytes; no more of one is read to understand it.
-const MAX_ERROR_BYTES: usize = 64 * 1024;
-/// And it comes with its head, or not at all.
-const ERROR_BODY: Duration = Duration::from_secs(10);
+mod attempt;
+mod unasked;
+
+use attempt::Attempt;
+pub(super) use attempt::fault_of;
+pub use unasked::Unasked;
+
+/// Everything that is known of a request when it goes out.
+pub(super) struct Exchange {
+    pub(super) proxy: Arc<Proxy>,
+    pub(super) incoming: Incoming,
+    pub(super) ask: Ask,
+    pub(super) targets: Targets,
+    pub(super) open: Open,
+    pub(super) timeouts: Timeouts,
+    pub(super) progress: Arc<Progress>,
+    /// When it went out, by the clock's elapsed time: what a slow caller took to send it is not its
+    /// backends'.
+    pub(super) since: Duration,
+}
+
+/// What is shared with whoever waits for the answer to a stream.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// The caller has been given the beginning of an answer: no other backend may be asked.
+    is_committed: AtomicBool,
+    /// The one that was being asked then, and how many requests had been sent.
+    asking: Mutex<Option<(Name, u32)>>,
+}
 
 /// A backend's reply that goes to the caller.
 pub(super) struct Answered {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
-    /// Bytes of the body that were read to understand it.
+    /// Bytes of the body that were read before it was known to be the caller's.
     pub(super) first: Bytes,
     pub(super) body: BackendBody,
     /// Usage was asked for on the caller's behalf.
     pub(super) is_injected: bool,
-    pub(super) backend: Name,
+    pub(super) asked: Asked,
     pub(super) request: RequestId,
     pub(super) open: Open,
+    pub(super) timeouts: Timeouts,
 }
 
 /// Asks the targets one after the other.
 ///
 /// # Errors
 /// What all of them together mean for the caller; the log says what each of them did.
-pub(super) async fn until_answered(
-    proxy: &Proxy,
-    incoming: &Incoming,
-    ask: &Ask,
-    targets: Targets,
-    mut open: Open,
-) -> Result<Answered, Refusal> {
+pub(super) async fn until_answered(exchange: Exchange) -> Result<Answered, Refusal> {
+    let Exchange { proxy, incoming, ask, mut targets, mut open, timeouts, progress, since } = exchange;
     let mut failures = Failures::default();
-    for target in targets.iter() {
-        let mut attempt = Attempt { proxy, incoming, ask, target, open: &mut open };
+    loop {
+        let now = proxy.clock.elapsed();
+        let left = (since + timeouts.total).saturating_sub(now);
+        if left.is_zero() || progress.is_committed.load(Relaxed) {
+            break;
+        }
+        let Some(member) = targets.next(now) else { break };
+        let limit = limit(&timeouts, &ask, now.saturating_sub(since), left, || targets.has_another(now));
+        let asked = Asked::new(member, Arc::clone(&proxy.clock), now);
+        let target = &asked.member().target;
+        let mut attempt = Attempt {
+            proxy: &proxy,
+            incoming: &incoming,
+            ask: &ask,
+            target,
+            open: &mut open,
+            limit,
+            progress: &progress,
+        };
         match attempt.make().await {
             Ok(reply) => {
                 open.answered(reply.status);
-                let Reply { status, headers, first, body, is_injected } = reply;
-                let backend = target.backend.name.clone();
+                let mut asked = asked;
+                asked.answered();
+                let attempt::Reply { status, headers, first, body, is_injected } = reply;
+                let request = incoming.id;
                 return Ok(Answered {
                     status,
                     headers,
                     first,
                     body,
                     is_injected,
-                    backend,
-                    request: incoming.id,
+                    asked,
+                    request,
                     open,
+                    timeouts,
                 });
             }
-            Err(failure) => {
-                log(incoming.id, target, &failure);
-                failures.add(&failure);
+            Err(fault) => {
+                log(incoming.id, target, &fault);
+                failures.add(&fault);
+                asked.failed(&fault);
             }
         }
     }
+    failures.rest(targets.soonest(proxy.clock.elapsed()));
     let refusal = failures.refusal(open.attempts());
     open.refused(failures.status()).await;
     Err(refusal)
 }
 
-struct Attempt<'a> {
-    proxy: &'a Proxy,
-    incoming: &'a Incoming,
-    ask: &'a Ask,
-    target: &'a Target,
-    open: &'a mut Open,
+/// How long this backend may take to its first byte. A stream's last chance to be asked of another
+/// backend is when its caller is told to wait: from then on this one has all the time there is.
+fn limit(
+    timeouts: &Timeouts,
+    ask: &Ask,
+    since: Duration,
+    left: Duration,
+    has_another: impl FnOnce() -> bool,
+) -> Duration {
+    let alone = if ask.stream { timeouts.stream_first_byte } else { timeouts.first_byte };
+    let is_in_time = !ask.stream || since + alone <= timeouts.waiting_after;
+    if alone < left && is_in_time && has_another() { alone } else { left }
 }
 
-struct Reply {
-    status: StatusCode,
-    headers: HeaderMap,
-    first: Bytes,
-    body: BackendBody,
-    is_injected: bool,
-}
-
-impl Attempt<'_> {
-    async fn make(&mut self) -> Result<Reply, Failure> {
-        let unasked = &self.proxy.unasked;
-        let injects = self.ask.needs_injection() && !unasked.contains(&self.key());
-        let reply = self.send(injects).await?;
-        let refuses_it = reply.status == StatusCode::BAD_REQUEST && names_stream_options(&reply.first);
-        if !(injects && refuses_it) {
-            return Ok(reply);
-        }
-        let again = self.send(false).await?;
-        if again.status.is_success() {
-            tracing::info!(
-                backend.name = %self.target.backend.name,
-                "backend `{}` does not take `stream_options`: its streams are counted here from now on",
-                self.target.backend.name
-            );
-            unasked.insert(self.key());
-        }
-        Ok(again)
+impl Progress {
+    /// The backend that was asked last, and how many requests had been sent by then.
+    pub(super) fn asking(&self) -> Option<(Name, u32)> {
+        self.asking.lock().ok()?.clone()
     }
 
-    fn key(&self) -> (Name, DeploymentName, String) {
-        let query = self.incoming.query.as_deref().map(headers::without_caller_marks).unwrap_or_default();
-        (self.target.backend.name.clone(), self.target.deployment.clone(), query)
+    fn now_asking(&self, backend: &Name, attempts: u32) {
+        if let Ok(mut asking) = self.asking.lock() {
+            *asking = Some((backend.clone(), attempts));
+        }
     }
 
-    async fn send(&mut self, injects: bool) -> Result<Reply, Failure> {
-        let mut path = self.incoming.address.path_at_backend(self.target.deployment.as_str());
-        if let Some(query) = self.incoming.query.as_deref().map(headers::without_caller_marks)
-            && !query.is_empty()
-        {
-            path.push('?');
-            path.push_str(&query);
-        }
-        let call = Call {
-            backend: &self.target.backend,
-            path_and_query: &path,
-            headers: headers::for_backend(&self.incoming.headers, self.incoming.trace),
-            body: self.ask.body_for(&self.target.deployment, injects),
-        };
-        let before = self.open.asking(&self.target.backend);
-        let first_byte = self.proxy.timeouts.first_byte;
-        let sent = tokio::time::timeout(first_byte, self.proxy.backends.send(call)).await;
-        match sent.unwrap_or(Err(BackendFailure::TimedOut(first_byte))) {
-            Ok(reply) => understand(reply, injects).await,
-            Err(failure) => {
-                if matches!(
-                    failure,
-                    BackendFailure::NoConnection(_)
-                        | BackendFailure::CannotSignIn(_)
-                        | BackendFailure::NoToken(_)
-                ) {
-                    self.open.not_reached(before);
-                }
-                Err(Failure::of(&failure))
-            }
-        }
+    /// From now on only the backend that is being asked may answer.
+    pub(super) fn commit(&self) {
+        self.is_committed.store(true, Relaxed);
     }
 }
 
-/// Why a target did not serve the request.
-struct Failure {
-    kind: Kind,
-    /// For the log.
-    reason: String,
-}
-
-#[derive(Clone, Copy)]
-enum Kind {
-    Throttled(Duration),
-    Failed,
-    Misconfigured,
-}
-
-impl Failure {
-    fn of(failure: &BackendFailure) -> Self {
-        let kind = match failure {
-            BackendFailure::CannotSignIn(_) => Kind::Misconfigured,
-            BackendFailure::NoConnection(_)
-            | BackendFailure::TimedOut(_)
-            | BackendFailure::BrokeOff(_)
-            | BackendFailure::NoToken(_) => Kind::Failed,
-        };
-        Self { kind, reason: with_causes(failure) }
-    }
-}
-
-/// Weighs a reply: the caller's, or a failure of its backend.
-async fn understand(reply: BackendReply, is_injected: bool) -> Result<Reply, Failure> {
-    let BackendReply { status, headers, mut body } = reply;
-    let first = if status.is_success() { Bytes::new() } else { beginning(&mut body).await };
-    let error = error_in(&first);
-    let kind = match retry::weigh(status, error.code.as_deref()) {
-        Verdict::Pass => return Ok(Reply { status, headers, first, body, is_injected }),
-        Verdict::TryAnother(Reason::Throttled) => {
-            Kind::Throttled(retry::wait(&headers).unwrap_or(retry::DEFAULT_WAIT))
-        }
-        Verdict::TryAnother(Reason::Failed) => Kind::Failed,
-        Verdict::Misconfigured => Kind::Misconfigured,
-    };
-    let said = in_one_line(&error.message.unwrap_or_default(), 300);
-    let code = in_one_line(&error.code.unwrap_or_default(), 100);
-    Err(Failure { kind, reason: format!("{status} {code}: {said}") })
-}
-
-/// A backend's text for the log, whose records are one line each.
-fn in_one_line(text: &str, max_chars: usize) -> String {
-    text.chars().take(max_chars).map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
-/// The beginning of an error's body. What cannot be read is left for the caller to meet.
-async fn beginning(body: &mut BackendBody) -> Bytes {
-    let mut read = BytesMut::new();
-    let reading = async {
-        while read.len() < MAX_ERROR_BYTES
-            && let Some(Ok(frame)) = body.frame().await
-        {
-            read.extend_from_slice(&frame.into_data().unwrap_or_default());
-        }
-    };
-    // Whether it ended or not, what came is what there is to understand.
-    let _ = tokio::time::timeout(ERROR_BODY, reading).await;
-    read.freeze()
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct ErrorBody {
-    error: ErrorMembers,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct ErrorMembers {
-    code: Option<String>,
-    message: Option<String>,
-}
-
-fn error_in(body: &[u8]) -> ErrorMembers {
-    serde_json::from_slice::<ErrorBody>(body).unwrap_or_default().error
-}
-
-fn names_stream_options(body: &[u8]) -> bool {
-    memchr::memmem::find(body, b"stream_options").is_some()
-}
-
-fn log(request: RequestId, target: &Target, failure: &Failure) {
-    let (backend, reason) = (&target.backend.name, &failure.reason);
-    match failure.kind {
-        Kind::Throttled(wait) => tracing::info!(
-            request.id = %request, backend.name = %backend, wait_ms = wait.as_millis(),
-            "backend `{backend}` is busy: {reason}"
+fn log(request: RequestId, target: &Target, fault: &Fault) {
+    let (backend, text) = (&target.backend.name, &fault.text);
+    match fault.why {
+        Why::Throttled => tracing::info!(
+            request.id = %request, backend.name = %backend,
+            wait_ms = fault.wait.unwrap_or(DEFAULT_WAIT).as_millis(),
+            "backend `{backend}` is busy: {text}"
         ),
-        Kind::Failed => tracing::warn!(
-            request.id = %request, backend.name = %backend, "backend `{backend}` failed: {reason}"
+        Why::Failed => tracing::warn!(
+            request.id = %request, backend.name = %backend, "backend `{backend}` failed: {text}"
         ),
-        Kind::Misconfigured => tracing::error!(
+        Why::Misconfigured => tracing::error!(
             request.id = %request, backend.name = %backend, deployment = %target.deployment,
-            "backend `{backend}` refuses the gateway itself (deployment `{}`): {reason}", target.deployment
+            "backend `{backend}` refuses the gateway itself (deployment `{}`): {text}", target.deployment
         ),
     }
 }
@@ -268,14 +183,17 @@ struct Failures {
 }
 
 impl Failures {
-    fn add(&mut self, failure: &Failure) {
-        match failure.kind {
-            Kind::Throttled(wait) => {
-                self.soonest = Some(self.soonest.map_or(wait, |soonest| soonest.min(wait)));
-            }
-            Kind::Failed => self.failed = true,
-            Kind::Misconfigured => {}
+    fn add(&mut self, fault: &Fault) {
+        match fault.why {
+            Why::Throttled => self.rest(Some(fault.wait.unwrap_or(DEFAULT_WAIT))),
+            Why::Failed => self.failed = true,
+            Why::Misconfigured => {}
         }
+    }
+
+    /// The soonest that one of them wants to be asked again.
+    fn rest(&mut self, wait: Option<Duration>) {
+        self.soonest = self.soonest.into_iter().chain(wait).min();
     }
 
     fn refusal(&self, attempts: u32) -> Refusal {
@@ -292,29 +210,6 @@ impl Failures {
             (Some(_), _) => StatusCode::TOO_MANY_REQUESTS,
             (None, true) => StatusCode::SERVICE_UNAVAILABLE,
             (None, false) => StatusCode::BAD_GATEWAY,
-        }
-    }
-}
-
-/// Streams that must not be asked for usage: by backend, deployment and query, which has the version
-/// and no longer the caller's key.
-#[derive(Debug, Default)]
-pub struct Unasked(RwLock<HashSet<(Name, DeploymentName, String)>>);
-
-impl Unasked {
-    /// More than any gateway has; a caller that makes up queries starts it anew.
-    const MAX: usize = 1_000;
-
-    fn contains(&self, key: &(Name, DeploymentName, String)) -> bool {
-        self.0.read().is_ok_and(|known| known.contains(key))
-    }
-
-    fn insert(&self, key: (Name, DeploymentName, String)) {
-        if let Ok(mut known) = self.0.write() {
-            if known.len() >= Self::MAX {
-                known.clear();
-            }
-            known.insert(key);
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use http::header::{self, ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 
-use crate::domain::ids::RequestId;
+use crate::domain::ids::{Name, RequestId};
 use crate::domain::trace::Trace;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -142,8 +142,8 @@ fn decoded(name: &str) -> std::borrow::Cow<'_, str> {
 /// What the gateway adds to each reply.
 pub(super) struct Added<'a> {
     pub(super) request: RequestId,
-    pub(super) backend: &'a str,
-    pub(super) attempts: u32,
+    /// Who was asked last, and how many requests were sent by then.
+    pub(super) backend: Option<(&'a Name, u32)>,
     /// The body's length may change on its way.
     pub(super) is_edited: bool,
 }
@@ -174,8 +174,10 @@ pub(super) fn for_caller(mut headers: HeaderMap, added: &Added<'_>) -> HeaderMap
     }
     let text = |text: String| HeaderValue::try_from(text).expect("names and numbers are header values");
     headers.insert(REQUEST_ID, text(added.request.to_string()));
-    headers.insert(BACKEND, text(added.backend.to_owned()));
-    headers.insert(ATTEMPTS, HeaderValue::from(added.attempts));
+    if let Some((backend, attempts)) = added.backend {
+        headers.insert(BACKEND, text(backend.to_string()));
+        headers.insert(ATTEMPTS, HeaderValue::from(attempts));
+    }
     headers
 }
 
@@ -250,7 +252,8 @@ mod tests {
             ("retry-after-ms", "5"),
         ]);
         let request = RequestId::draw();
-        let added = Added { request, backend: "eastus", attempts: 2, is_edited: true };
+        let eastus = Name::new("eastus").unwrap();
+        let added = Added { request, backend: Some((&eastus, 2)), is_edited: true };
         let headers = for_caller(reply, &added);
         assert_eq!(headers["x-request-id"], request.to_string().as_str());
         assert_eq!(headers["x-tollgate-backend-request-id"], "theirs");

@@ -13,7 +13,7 @@ use http_body_util::BodyExt as _;
 use super::respond::Refused;
 use crate::app::App;
 use crate::domain::key;
-use crate::proxy::Refusal;
+use crate::proxy::{Refusal, Room};
 
 /// A client that has sent nothing for this long has gone, whatever its connection says.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -46,7 +46,32 @@ impl FromRequestParts<App> for Admin {
 /// # Errors
 /// [`Refusal::TooLarge`] as soon as that is known, [`Refusal::BodyTimeout`] when it stops coming,
 /// [`Refusal::Invalid`] when it breaks off.
-pub(super) async fn body(headers: &HeaderMap, mut body: Body, max: usize) -> Result<Bytes, Refusal> {
+pub(super) async fn body(headers: &HeaderMap, body: Body, max: usize) -> Result<Bytes, Refusal> {
+    pieces(headers, body, max, |_| Ok(())).await
+}
+
+/// The same, for a body that may be kept for long: as long as it is, it has its room.
+///
+/// # Errors
+/// As [`body`], and [`Refusal::Unavailable`] when the bodies of other requests take all of the room.
+pub(super) async fn body_in(
+    room: &Room,
+    headers: &HeaderMap,
+    body: Body,
+    max: usize,
+) -> Result<Bytes, Refusal> {
+    let mut taken = room.begin();
+    let read = pieces(headers, body, max, |bytes| Ok(taken.grow(bytes)?)).await?;
+    Ok(taken.keep(read))
+}
+
+/// Reads a body, asking `may` for each size that it grows to.
+async fn pieces(
+    headers: &HeaderMap,
+    mut body: Body,
+    max: usize,
+    mut may: impl FnMut(usize) -> Result<(), Refusal>,
+) -> Result<Bytes, Refusal> {
     let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if length.is_some_and(|length| length > max) {
         return Err(Refusal::TooLarge);
@@ -58,10 +83,11 @@ pub(super) async fn body(headers: &HeaderMap, mut body: Body, max: usize) -> Res
         let Some(frame) = frame else { return Ok(read.whole()) };
         let broke_off = |_| Refusal::Invalid { message: "the body broke off".to_owned(), param: None };
         let Ok(bytes) = frame.map_err(broke_off)?.into_data() else { continue };
-        read.push(bytes, length);
-        if read.len() > max {
+        if read.len() + bytes.len() > max {
             return Err(Refusal::TooLarge);
         }
+        may(read.len() + bytes.len())?;
+        read.push(bytes, length);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tollgate::proxy::Room;
 
 use crate::support::{CHAT, TestGateway};
 
@@ -122,4 +123,23 @@ async fn half_a_head_and_then_silence_is_closed() {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.unwrap();
     assert_eq!(String::from_utf8_lossy(&answer), "");
+}
+
+#[tokio::test]
+async fn bodies_never_take_more_memory_than_there_is_for_them() {
+    let gateway = TestGateway::start().await;
+    let room = Room::of(64 * 1024);
+    let address = gateway.serve_with_room(room.clone()).await;
+    let url =
+        format!("http://{address}/openai/deployments/gpt-4o-mini/chat/completions?api-version=2024-10-21");
+    let key = [("api-key", gateway.key.as_str())];
+    let body = |chars| json!({"messages": [{"role": "user", "content": "a".repeat(chars)}]}).to_string();
+    let ask = async |chars| crate::support::ask(&gateway.client, "POST", &url, &key, Some(body(chars))).await;
+    let refused = ask(100 * 1024).await;
+    assert_eq!((refused.status, refused.code().as_str()), (503, "gateway_unavailable"), "{}", refused.body);
+    assert_eq!(refused.header("retry-after"), "1");
+    // What was taken is given back, refused or served.
+    for _ in 0..4 {
+        assert_eq!(ask(30 * 1024).await.status, 200);
+    }
 }

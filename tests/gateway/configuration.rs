@@ -73,6 +73,10 @@ fn what_the_check_refuses_for_its_form_the_schema_refuses_too() {
         ("/prices/0/input_per_million", json!("-1")),
         ("/prices/0/effective_from", json!("July")),
         ("/currency", json!("dollars")),
+        ("/timeouts", json!({"total": 221})),
+        ("/timeouts", json!({"first_byte": 0.05})),
+        ("/timeouts", json!({"waiting_every": 200})),
+        ("/timeouts", json!({"totl": 5})),
         ("/callers/entra/tenants", json!([])),
         ("/callers/entra/applications/0/client_id", json!("")),
     ] {

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic in a test's helper is the report")]
 
 mod architecture;
+mod backends;
 mod bad_input;
 mod callers;
 mod clients;
@@ -16,3 +17,4 @@ mod metering;
 mod simulator;
 mod streaming;
 mod support;
+mod tls;

@@ -21,7 +21,7 @@ use tollgate::config::settings::Settings;
 use tollgate::domain::units::UnixMillis;
 use tollgate::ledger::Ledger;
 use tollgate::ports::{LedgerStore, UsageSink};
-use tollgate::proxy::{Keys, Proxy, Unasked};
+use tollgate::proxy::{Keys, Pool, Proxy, Room, Unasked};
 use tollgate::simulator::{self, Knobs};
 use tollgate::{routes, server, wiring};
 
@@ -135,6 +135,12 @@ impl TestGateway {
         self.serve(App { proxy, ..self.app.clone() }).await
     }
 
+    /// Serves the same gateway once more, with so much room for the bodies of requests.
+    pub(crate) async fn serve_with_room(&self, room: Room) -> SocketAddr {
+        let proxy = Proxy { room, ..self.proxy_with(Arc::clone(&self.app.proxy.usage)) };
+        self.serve(App { proxy: Arc::new(proxy), ..self.app.clone() }).await
+    }
+
     fn proxy_with(&self, usage: Arc<dyn UsageSink>) -> Proxy {
         let (proxy, issuing) = (&self.app.proxy, &self.app.issuing);
         Proxy {
@@ -145,7 +151,8 @@ impl TestGateway {
             usage,
             unasked: Unasked::default(),
             tasks: proxy.tasks.clone(),
-            timeouts: proxy.timeouts,
+            pool: Pool::new(Arc::clone(&proxy.clock)),
+            room: proxy.room.clone(),
         }
     }
 
@@ -297,6 +304,11 @@ pub(crate) struct Process {
 impl Process {
     /// Starts `tollgate serve` on a free port, with its ledger in `folder`, and waits until it answers.
     pub(crate) async fn serve(folder: &Path, configuration: &Value) -> Self {
+        Self::serve_in(folder, configuration, &[]).await
+    }
+
+    /// The same, with more in its environment.
+    pub(crate) async fn serve_in(folder: &Path, configuration: &Value, more: &[(&str, &str)]) -> Self {
         let file = folder.join("gateway.json");
         std::fs::write(&file, configuration.to_string()).unwrap();
         // Taken and given back: the next free port is another one.
@@ -308,6 +320,7 @@ impl Process {
             .env("TOLLGATE_DATA_DIR", folder)
             .env("TOLLGATE_ADMIN_KEY", ADMIN_KEY)
             .env("FUNCTIONS_CUSTOMHANDLER_PORT", address.port().to_string())
+            .envs(more.iter().copied())
             .stdout(std::process::Stdio::null())
             .spawn()
             .unwrap();
