@@ -54,6 +54,8 @@ pub struct Vault {
     /// The name of the secret that is the configuration.
     pub config_secret: String,
     pub secrets: Arc<dyn Secrets>,
+    /// The private DNS zone of vaults in this cloud.
+    pub zone: &'static str,
 }
 
 /// Names to addresses.

@@ -148,15 +148,16 @@ async fn read(
             }
         }
         Some(Err(failure @ SecretFailure::Unavailable { .. })) => {
-            unreachable(doctor, host, &with_causes(&failure), &report).await;
+            unreachable(doctor, vault, &with_causes(&failure), &report).await;
         }
-        None => unreachable(doctor, host, "it did not answer in time", &report).await,
+        None => unreachable(doctor, vault, "it did not answer in time", &report).await,
     }
     None
 }
 
 /// Says what the vault's name resolves to: where a firewall is in the way, that is what tells.
-async fn unreachable(doctor: &Doctor<'_>, host: &str, why: &str, report: &Report) {
+async fn unreachable(doctor: &Doctor<'_>, vault: &Vault, why: &str, report: &Report) {
+    let host = vault.url.host_str().unwrap_or_default();
     let resolved = match in_time(doctor.resolver.addresses(host)).await {
         Some(Ok(addresses)) if !addresses.is_empty() => {
             let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
@@ -167,8 +168,11 @@ async fn unreachable(doctor: &Doctor<'_>, host: &str, why: &str, report: &Report
     report.fault(
         "key_vault_unreachable",
         format!("{host} cannot be read: {why}; {resolved}"),
-        "check the name in TOLLGATE_KEY_VAULT_URL (`az keyvault list --query \"[].properties.vaultUri\"`), and the \
-         vault's network rules: let the app's subnet in, or give the vault a private endpoint and link its private \
-         DNS zone to the app's virtual network",
+        format!(
+            "check the name in TOLLGATE_KEY_VAULT_URL (`az keyvault list --query \"[].properties.vaultUri\"`), and the \
+             vault's network rules: let the app's subnet in, or give the vault a private endpoint and link the private \
+             DNS zone `{}` to the app's virtual network",
+            vault.zone
+        ),
     );
 }

@@ -34,6 +34,7 @@ pub fn doctor(
             url: url.clone(),
             config_secret: settings.config_secret.clone(),
             secrets: super::secrets(settings, tokens.clone(), client.clone())?,
+            zone: cloud::facts(settings.cloud).key_vault_zone,
         }),
         None => None,
     };

@@ -5,11 +5,13 @@ use serde::Deserialize;
 
 use super::{Credential, Patient};
 use crate::doctor::in_time;
-use crate::domain::diagnosis::{Diagnosis, Refused, SignIn};
+use crate::domain::diagnosis::{Diagnosis, Refused, SignIn, named_principal};
 use crate::ports::with_causes;
 
 /// An error is short; what is longer is none.
 const MAX_BODY_BYTES: usize = 64 * 1024;
+/// Characters of what a backend says, as in the log.
+const MAX_SAID: usize = 300;
 
 /// What an answer means.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,12 +20,21 @@ pub(super) enum Meaning {
     Good,
     /// As good, and busy.
     Throttled,
-    /// The gateway itself is refused; the principal, where Azure names it.
-    Refused(Diagnosis, Option<String>),
+    /// The gateway itself is refused.
+    Refused(Diagnosis, Words),
     /// There is no such path: an api-version that is not known reads so.
     NoSuchPath,
     /// It fails, or says what cannot be understood.
     Failing(String),
+}
+
+/// A refusal's own words.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Words {
+    /// The principal, where Azure names it.
+    pub(super) principal: Option<String>,
+    /// Status and message, cut short.
+    pub(super) said: String,
 }
 
 #[derive(Default, Deserialize)]
@@ -44,15 +55,18 @@ fn meaning(status: StatusCode, body: &[u8], sign_in: SignIn) -> Meaning {
     let Said { code, message } = serde_json::from_slice::<Envelope>(body).unwrap_or_default().error;
     let refused = Refused { status, code: code.as_deref(), message: message.as_deref(), sign_in };
     let diagnosis = Diagnosis::of(refused);
-    let principal = || {
-        let named = crate::domain::diagnosis::named_principal(message.as_deref()?)?;
-        Some(named.to_owned())
+    let words = || {
+        let message = message.as_deref().unwrap_or("no reason is given");
+        Words {
+            principal: named_principal(message).map(str::to_owned),
+            said: format!("{status}: {}", message.chars().take(MAX_SAID).collect::<String>()),
+        }
     };
     match status.as_u16() {
-        _ if diagnosis != Diagnosis::Unknown => Meaning::Refused(diagnosis, principal()),
+        _ if diagnosis != Diagnosis::Unknown => Meaning::Refused(diagnosis, words()),
         200..=299 | 400 | 415 | 422 => Meaning::Good,
         429 => Meaning::Throttled,
-        401 | 403 => Meaning::Refused(diagnosis, None),
+        401 | 403 => Meaning::Refused(diagnosis, words()),
         404 => Meaning::NoSuchPath,
         _ => Meaning::Failing(format!("it answers {status}")),
     }
@@ -108,21 +122,25 @@ mod tests {
             let body = serde_json::json!({"error": {"code": code, "message": message}}).to_string();
             meaning(StatusCode::from_u16(status).unwrap(), body.as_bytes(), SignIn::Token)
         };
-        let refused = |diagnosis| Meaning::Refused(diagnosis, None);
         assert_eq!(of(400, "missing_required_parameter", "Missing 'messages'"), Meaning::Good);
         assert_eq!(of(400, "OperationNotSupported", "not this model"), Meaning::Good);
         assert_eq!(of(429, "429", "slow down"), Meaning::Throttled);
         assert_eq!(of(404, "404", "Resource not found"), Meaning::NoSuchPath);
-        assert_eq!(of(404, "DeploymentNotFound", ""), refused(Diagnosis::DeploymentMissing));
-        assert_eq!(of(403, "403", "?"), refused(Diagnosis::Unknown));
-        assert_eq!(
-            of(400, "t", "Token tenant 1 does not match resource tenant."),
-            refused(Diagnosis::WrongTenant)
-        );
+        for (answer, expected) in [
+            (of(404, "DeploymentNotFound", ""), Diagnosis::DeploymentMissing),
+            (of(403, "403", "?"), Diagnosis::Unknown),
+            (of(400, "t", "Token tenant 1 does not match resource tenant."), Diagnosis::WrongTenant),
+            (meaning(StatusCode::FORBIDDEN, b"<html>", SignIn::Token), Diagnosis::Unknown),
+        ] {
+            assert!(
+                matches!(&answer, Meaning::Refused(diagnosis, _) if *diagnosis == expected),
+                "{answer:?}"
+            );
+        }
         let named = of(401, "PermissionDenied", "The principal `11-22` lacks the required data action `x`");
-        assert_eq!(named, Meaning::Refused(Diagnosis::RoleMissing, Some("11-22".to_owned())));
+        let Meaning::Refused(Diagnosis::RoleMissing, words) = named else { panic!("{named:?}") };
+        assert_eq!(words.principal.as_deref(), Some("11-22"));
+        assert!(words.said.starts_with("401 Unauthorized: The principal"), "{}", words.said);
         assert!(matches!(of(500, "", ""), Meaning::Failing(_)));
-        let unreadable = meaning(StatusCode::FORBIDDEN, b"<html>", SignIn::Token);
-        assert_eq!(unreadable, refused(Diagnosis::Unknown));
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use futures_util::StreamExt as _;
 use futures_util::stream;
 
-use super::asking::Meaning;
+use super::asking::{Meaning, Words};
 use super::{Credential, Patient};
 use crate::domain::diagnosis::Diagnosis;
 use crate::domain::ids::Name;
@@ -78,8 +78,8 @@ fn tell(patient: &Patient<'_>, name: &str, meaning: Meaning) -> bool {
             );
             return false;
         }
-        Meaning::Refused(diagnosis, principal) => {
-            refuse(patient, diagnosis, principal.as_deref(), Some(name));
+        Meaning::Refused(diagnosis, words) => {
+            refuse(patient, diagnosis, &words, Some(name));
             return false;
         }
         Meaning::Failing(why) => {
@@ -106,16 +106,21 @@ async fn is_let_in(patient: &Patient<'_>, credential: &Credential) -> bool {
             format!("does not list its models for the api-version {version}"),
             "name deployments in `deployments`, products or prices: each is looked for then",
         ),
-        Meaning::Refused(diagnosis, principal) => refuse(patient, diagnosis, principal.as_deref(), None),
+        Meaning::Refused(diagnosis, words) => refuse(patient, diagnosis, &words, None),
         Meaning::Failing(why) => fail(patient, &why),
     }
     false
 }
 
-fn refuse(patient: &Patient<'_>, diagnosis: Diagnosis, principal: Option<&str>, deployment: Option<&str>) {
+fn refuse(patient: &Patient<'_>, diagnosis: Diagnosis, words: &Words, deployment: Option<&str>) {
     let mut context = patient.context(deployment);
-    context.principal = context.principal.or(principal);
-    patient.report.fault(diagnosis.code(), diagnosis.what(&context), diagnosis.mend(&context));
+    context.principal = context.principal.or(words.principal.as_deref());
+    let what = format!("{} ({})", diagnosis.what(&context), words.said);
+    let mend = match diagnosis {
+        Diagnosis::Unknown => "look at the resource's access control and networking in the portal".to_owned(),
+        known => known.mend(&context),
+    };
+    patient.report.fault(diagnosis.code(), what, mend);
 }
 
 fn fail(patient: &Patient<'_>, why: &str) {

@@ -134,6 +134,7 @@ impl Surroundings {
                 url: "https://contoso.vault.azure.net".parse().unwrap(),
                 config_secret: "tollgate-config".to_owned(),
                 secrets: Arc::new(values),
+                zone: "privatelink.vaultcore.azure.net",
             }),
             api_version: "2024-10-21".to_owned(),
         };
