@@ -293,3 +293,6 @@ fn retry_after(failure: &SecretFailure) -> Option<Duration> {
         SecretFailure::Refused(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

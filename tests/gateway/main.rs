@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic in a test's helper is the report")]
 
 mod architecture;
+mod azure;
 mod backends;
 mod bad_input;
 mod callers;
@@ -12,9 +13,12 @@ mod doctor;
 mod durability;
 mod failover;
 mod host;
+mod identity;
+mod key_vault;
 mod ledger;
 mod metering;
 mod simulator;
+mod start;
 mod streaming;
 mod support;
 mod tls;
