@@ -56,6 +56,9 @@ fn from_file(file: &Path, report: &Report) -> Option<Catalog> {
 }
 
 async fn from_vault(doctor: &Doctor<'_>, vault: &Vault, report: &Report) -> Option<Catalog> {
+    if !identity::is_there(doctor, &report.about("identity", None)).await {
+        return None;
+    }
     let name = &vault.config_secret;
     let value = read(doctor, vault, name, "--file gateway.json", report).await?;
     let source = format!("secret `{name}`");

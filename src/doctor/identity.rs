@@ -73,29 +73,30 @@ pub(super) async fn examine(doctor: &Doctor<'_>, catalog: &Catalog, report: &Rep
         .collect();
     let mut tokens = Tokens { default_audience, ..Tokens::default() };
     for audience in audiences {
-        match bounded(doctor.identity.token(&audience)).await {
-            Some(Ok(token)) => {
-                let claims = Claims::of(&token);
-                report.ok("token", told(&*doctor.identity, &audience, &claims));
-                tokens.principal = tokens.principal.or(claims.oid);
-                tokens.by_audience.insert(audience, token);
-            }
-            Some(Err(error)) => report.fault(
-                "no_token",
-                format!("{} gives no token for {audience}: {error}", doctor.identity.kind()),
-                doctor.identity.mend(),
-            ),
-            None => report.fault(
-                "no_token",
-                format!(
-                    "{} did not answer in time when asked for a token for {audience}",
-                    doctor.identity.kind()
-                ),
-                doctor.identity.mend(),
-            ),
-        }
+        let Some(token) = token(doctor, &audience, report).await else { continue };
+        let claims = Claims::of(&token);
+        report.ok("token", told(&*doctor.identity, &audience, &claims));
+        tokens.principal = tokens.principal.or(claims.oid);
+        tokens.by_audience.insert(audience, token);
     }
     tokens
+}
+
+/// A token; what hinders it is told.
+async fn token(doctor: &Doctor<'_>, audience: &str, report: &Report) -> Option<SecretString> {
+    let kind = doctor.identity.kind();
+    let what = match bounded(doctor.identity.token(audience)).await {
+        Some(Ok(token)) => return Some(token),
+        Some(Err(error)) => format!("{kind} gives no token for {audience}: {error}"),
+        None => format!("{kind} did not answer in time when asked for a token for {audience}"),
+    };
+    report.fault("no_token", what, doctor.identity.mend());
+    None
+}
+
+/// Whether there are tokens at all: without any, a vault would only fail for the same reason.
+pub(super) async fn is_there(doctor: &Doctor<'_>, report: &Report) -> bool {
+    token(doctor, &doctor.identity.audience(), report).await.is_some()
 }
 
 fn told(identity: &dyn Identity, audience: &str, claims: &Claims) -> String {

@@ -12,6 +12,7 @@ use self::fakes::{App, HOST, Names, PRINCIPAL, Surroundings, certified};
 use crate::support::{listener, resource};
 
 mod fakes;
+mod keyless;
 
 fn with(backend: &Value) -> Value {
     let mut backend = backend.clone();
