@@ -55,27 +55,38 @@ pub(super) async fn examine(found: &Found<'_>, backend: &Backend, report: Report
 struct Credential {
     headers: HeaderMap,
     kind: SignIn,
+    /// What must not be told, whoever repeats it.
+    secret: Option<SecretString>,
 }
 
 impl Credential {
     fn none() -> Self {
-        Self { headers: HeaderMap::new(), kind: SignIn::Nothing }
+        Self { headers: HeaderMap::new(), kind: SignIn::Nothing, secret: None }
     }
 
     /// `None` where the secret has characters that no header may have.
     fn key(key: &SecretString) -> Option<Self> {
         let value = HeaderValue::try_from(key.expose_secret()).ok()?;
-        Some(Self::with(API_KEY, value, SignIn::Key))
+        Some(Self::with(API_KEY, value, SignIn::Key, key))
     }
 
     fn token(token: &SecretString) -> Option<Self> {
         let value = HeaderValue::try_from(format!("Bearer {}", token.expose_secret())).ok()?;
-        Some(Self::with(AUTHORIZATION, value, SignIn::Token))
+        Some(Self::with(AUTHORIZATION, value, SignIn::Token, token))
     }
 
-    fn with(name: HeaderName, mut value: HeaderValue, kind: SignIn) -> Self {
+    fn with(name: HeaderName, mut value: HeaderValue, kind: SignIn, secret: &SecretString) -> Self {
         value.set_sensitive(true);
-        Self { headers: HeaderMap::from_iter([(name, value)]), kind }
+        let headers = HeaderMap::from_iter([(name, value)]);
+        Self { headers, kind, secret: Some(secret.clone()) }
+    }
+
+    /// What somebody said, without the credential that it was shown.
+    fn taken_out_of(&self, said: &str) -> String {
+        match self.secret.as_ref().map(secrecy::ExposeSecret::expose_secret) {
+            Some(secret) if !secret.is_empty() => said.replace(secret, "…"),
+            _ => said.to_owned(),
+        }
     }
 }
 

@@ -144,6 +144,21 @@ async fn a_name_must_resolve_and_to_a_private_address_where_one_is_expected() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn it_comes_to_an_end_though_nobody_answers() {
+    let hanging = || Surroundings { hangs: true, ..Surroundings::default() };
+    let keyed = json!({"endpoint": format!("https://{HOST}"), "auth": {"kind": "api_key", "secret": "a"}});
+    for (backend, code) in
+        [(json!({"endpoint": format!("https://{HOST}")}), "no_token"), (keyed, "key_vault_unreachable")]
+    {
+        let findings = hanging().examine(Some(&with(&backend))).await;
+        for code in ["database_silent", "name_unresolved", code] {
+            assert_eq!(finding(&findings, code).level, Level::Fault);
+        }
+    }
+    assert_eq!(finding(&hanging().examine(None).await, "no_token").level, Level::Fault);
+}
+
 #[tokio::test]
 async fn names_that_no_certificate_or_token_fits_are_told_before_anything_is_sent() {
     for (endpoint, code, word) in [

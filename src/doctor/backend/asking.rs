@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::{Credential, Patient};
 use crate::doctor::in_time;
-use crate::domain::diagnosis::{Diagnosis, Refused, SignIn, named_principal};
+use crate::domain::diagnosis::{Diagnosis, Refused, named_principal};
 use crate::ports::with_causes;
 
 /// An error is short; what is longer is none.
@@ -51,8 +51,10 @@ struct Said {
     message: Option<String>,
 }
 
-fn meaning(status: StatusCode, body: &[u8], sign_in: SignIn) -> Meaning {
+fn meaning(status: StatusCode, body: &[u8], credential: &Credential) -> Meaning {
     let Said { code, message } = serde_json::from_slice::<Envelope>(body).unwrap_or_default().error;
+    let message = message.map(|message| credential.taken_out_of(&message));
+    let sign_in = credential.kind;
     let refused = Refused { status, code: code.as_deref(), message: message.as_deref(), sign_in };
     let diagnosis = Diagnosis::of(refused);
     let words = || {
@@ -105,7 +107,7 @@ impl Patient<'_> {
             Ok::<_, reqwest::Error>((response.status(), body))
         };
         match in_time(answered).await {
-            Some(Ok((status, body))) => meaning(status, &body, credential.kind),
+            Some(Ok((status, body))) => meaning(status, &body, credential),
             Some(Err(error)) => Meaning::Failing(with_causes(&error.without_url())),
             None => Meaning::Failing("it does not answer in time".to_owned()),
         }
@@ -114,13 +116,16 @@ impl Patient<'_> {
 
 #[cfg(test)]
 mod tests {
+    use secrecy::SecretString;
+
     use super::*;
 
     #[test]
     fn an_empty_request_tells_what_is_there_without_spending_anything() {
+        let token = Credential::token(&SecretString::from("hush")).unwrap();
         let of = |status: u16, code: &str, message: &str| {
             let body = serde_json::json!({"error": {"code": code, "message": message}}).to_string();
-            meaning(StatusCode::from_u16(status).unwrap(), body.as_bytes(), SignIn::Token)
+            meaning(StatusCode::from_u16(status).unwrap(), body.as_bytes(), &token)
         };
         assert_eq!(of(400, "missing_required_parameter", "Missing 'messages'"), Meaning::Good);
         assert_eq!(of(400, "OperationNotSupported", "not this model"), Meaning::Good);
@@ -130,7 +135,7 @@ mod tests {
             (of(404, "DeploymentNotFound", ""), Diagnosis::DeploymentMissing),
             (of(403, "403", "?"), Diagnosis::Unknown),
             (of(400, "t", "Token tenant 1 does not match resource tenant."), Diagnosis::WrongTenant),
-            (meaning(StatusCode::FORBIDDEN, b"<html>", SignIn::Token), Diagnosis::Unknown),
+            (meaning(StatusCode::FORBIDDEN, b"<html>", &token), Diagnosis::Unknown),
         ] {
             assert!(
                 matches!(&answer, Meaning::Refused(diagnosis, _) if *diagnosis == expected),
@@ -141,6 +146,11 @@ mod tests {
         let Meaning::Refused(Diagnosis::RoleMissing, words) = named else { panic!("{named:?}") };
         assert_eq!(words.principal.as_deref(), Some("11-22"));
         assert!(words.said.starts_with("401 Unauthorized: The principal"), "{}", words.said);
+        // Who repeats what it was shown does not make us tell it.
+        let Meaning::Refused(_, words) = of(401, "", "no `Bearer hush` here") else {
+            panic!("it is refused")
+        };
+        assert_eq!(words.said, "401 Unauthorized: no `Bearer …` here");
         assert!(matches!(of(500, "", ""), Meaning::Failing(_)));
     }
 }

@@ -59,6 +59,49 @@ impl Resolver for Names {
     }
 }
 
+/// Whoever is asked, and never answers.
+struct Hanging;
+
+#[async_trait]
+impl Identity for Hanging {
+    fn kind(&self) -> String {
+        "the managed identity".to_owned()
+    }
+
+    fn mend(&self) -> String {
+        String::new()
+    }
+
+    fn audience(&self) -> String {
+        "https://cognitiveservices.azure.com".to_owned()
+    }
+
+    async fn token(&self, _audience: &str) -> Result<SecretString, String> {
+        std::future::pending().await
+    }
+}
+
+#[async_trait]
+impl Resolver for Hanging {
+    async fn addresses(&self, _host: &str) -> io::Result<Vec<IpAddr>> {
+        std::future::pending().await
+    }
+}
+
+#[async_trait]
+impl Database for Hanging {
+    async fn look(&self) -> Result<String, String> {
+        std::future::pending().await
+    }
+}
+
+#[async_trait]
+impl Secrets for Hanging {
+    async fn read(&self, _name: &str) -> Result<Option<Secret>, SecretFailure> {
+        std::future::pending().await
+    }
+}
+
 struct Fine;
 
 #[async_trait]
@@ -96,6 +139,8 @@ pub(super) struct Surroundings {
     pub(super) names: Names,
     pub(super) vault: Option<Values>,
     pub(super) client: reqwest::Client,
+    /// Nobody answers.
+    pub(super) hangs: bool,
 }
 
 impl Default for Surroundings {
@@ -105,6 +150,7 @@ impl Default for Surroundings {
             names: Names(BTreeMap::new()),
             vault: None,
             client: reqwest::Client::builder().no_proxy().build().unwrap(),
+            hangs: false,
         }
     }
 }
@@ -124,20 +170,27 @@ impl Surroundings {
             settings.insert("TOLLGATE_CONFIG", file.display().to_string());
         }
         let settings = Settings::read(&settings).unwrap();
-        let doctor = Doctor {
+        let vault = |secrets| Vault {
+            url: "https://contoso.vault.azure.net".parse().unwrap(),
+            config_secret: "tollgate-config".to_owned(),
+            secrets,
+            zone: "privatelink.vaultcore.azure.net",
+        };
+        let mut doctor = Doctor {
             settings: &settings,
             client: self.client,
             resolver: Arc::new(self.names),
             database: Arc::new(Fine),
             identity: Arc::new(self.identity),
-            vault: self.vault.map(|values| Vault {
-                url: "https://contoso.vault.azure.net".parse().unwrap(),
-                config_secret: "tollgate-config".to_owned(),
-                secrets: Arc::new(values),
-                zone: "privatelink.vaultcore.azure.net",
-            }),
+            vault: self.vault.map(|values| vault(Arc::new(values) as Arc<dyn Secrets>)),
             api_version: "2024-10-21".to_owned(),
         };
+        if self.hangs {
+            doctor.resolver = Arc::new(Hanging);
+            doctor.database = Arc::new(Hanging);
+            doctor.identity = Arc::new(Hanging);
+            doctor.vault = Some(vault(Arc::new(Hanging)));
+        }
         let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
         doctor.examine(sender).await;
         let mut findings = Vec::new();
