@@ -72,6 +72,9 @@ impl Renewal {
     /// Looks at once and then again and again, until `stop`.
     pub async fn keep_up(self, stop: CancellationToken) {
         let mut seen = Seen::default();
+        if let Some(place) = &self.place {
+            self.config.stand(Standing { source: place.shown.clone(), ..Standing::default() });
+        }
         self.prepare();
         loop {
             tokio::select! {

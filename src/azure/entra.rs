@@ -76,7 +76,7 @@ impl Token {
     }
 
     fn left(&self, now: UnixMillis) -> Duration {
-        Duration::from_millis(u64::try_from(self.expires_at.0 - now.0).unwrap_or(0))
+        Duration::from_millis(u64::try_from(self.expires_at.0.saturating_sub(now.0)).unwrap_or(0))
     }
 
     fn is_same(&self, other: &Self) -> bool {

@@ -6,6 +6,7 @@
 //! than the way around that.
 
 use async_trait::async_trait;
+use http::HeaderValue;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use url::Url;
@@ -57,7 +58,11 @@ impl Source for Managed {
         if let Some(client_id) = &self.client_id {
             url.query_pairs_mut().append_pair("client_id", client_id);
         }
-        let request = self.client.get(url).header("x-identity-header", self.header.expose_secret());
+        let mut proof = HeaderValue::try_from(self.header.expose_secret()).map_err(|_| {
+            TokenFailure::refused("IDENTITY_HEADER has characters that no header may have: leave it alone")
+        })?;
+        proof.set_sensitive(true);
+        let request = self.client.get(url).header("x-identity-header", proof);
         let answer = transport::whole(request, MAX_BYTES).await;
         let (status, body) = answer.map_err(|error| {
             TokenFailure::passing(format!("the identity endpoint gives no answer: {error}"))

@@ -113,3 +113,50 @@ async fn ask(credential: &dyn TokenCredential, scope: &str) -> azure_core::Resul
     Token::new(token.token.secret().to_owned().into(), expires_at)
         .map_err(|failure| azure_core::Error::new(azure_core::error::ErrorKind::DataConversion, failure))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::{ExitStatus, Output};
+
+    use super::*;
+
+    /// A shell that knows one of the command lines, or none.
+    #[derive(Debug)]
+    struct Shell(Option<&'static str>);
+
+    #[async_trait]
+    impl Executor for Shell {
+        async fn run(&self, _program: &OsStr, args: &[&OsStr]) -> std::io::Result<Output> {
+            let line: String = args.iter().map(|arg| arg.to_string_lossy()).collect();
+            let known = self.0.filter(|command| line.contains(command));
+            let said = r#"{"accessToken": "of-a-person", "expires_on": 4102444800, "tokenType": "Bearer",
+                           "token": "of-a-person", "expiresOn": "2100-01-01T00:00:00Z"}"#;
+            Ok(Output {
+                status: ExitStatus::from_raw(if known.is_some() { 0 } else { 127 << 8 }),
+                stdout: known.map_or_else(Vec::new, |_| said.into()),
+                stderr: Vec::new(),
+            })
+        }
+    }
+
+    async fn asked(shell: Shell) -> Result<String, TokenFailure> {
+        let developer = Developer { executor: Some(Arc::new(shell)) };
+        let token = developer.fetch("https://cognitiveservices.azure.com/.default").await?;
+        Ok(token.bearer().to_str().unwrap().to_owned())
+    }
+
+    #[tokio::test]
+    async fn on_a_laptop_whoever_is_signed_in_signs_in() {
+        for command in ["az account get-access-token", "azd auth token"] {
+            assert_eq!(asked(Shell(Some(command))).await.unwrap(), "Bearer of-a-person", "{command}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_is_not_signed_in_is_told_how() {
+        let failure = asked(Shell(None)).await.unwrap_err();
+        assert!(matches!(&failure, TokenFailure::Refused(text) if text.contains("az login")), "{failure}");
+    }
+}
