@@ -255,8 +255,9 @@ impl Renewal {
     fn in_trouble(&self, place: &Place, cause: Cause) {
         let mut standing = self.config.standing();
         standing.source.clone_from(&place.shown);
-        let since = match standing.trouble {
-            Some(trouble) if trouble.cause == cause => trouble.since,
+        let since = match (standing.trouble, &cause) {
+            (Some(Trouble { since, cause: Cause::Unreadable(_) }), Cause::Unreadable(_)) => since,
+            (Some(before), _) if before.cause == cause => before.since,
             _ => self.clock.now(),
         };
         standing.trouble = Some(Trouble { since, cause });

@@ -96,7 +96,9 @@ pub(super) fn told(error: &azure_core::Error) -> String {
         }
         next = cause.source();
     }
-    in_one_line(&with_causes(error))
+    let text = with_causes(error);
+    // Entra ends what it says with ids and the time: with them each failure would be a new one in the log.
+    in_one_line(text.split("Trace ID:").next().unwrap_or_default())
 }
 
 /// The status behind an error of Azure's libraries, however deep it lies.
@@ -123,4 +125,29 @@ pub(super) fn find<T>(
 pub(super) fn in_one_line(text: &str) -> String {
     let line = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_CHARS);
     line.collect::<String>().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use azure_core::error::{Error, ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn the_same_failure_reads_the_same_and_repeats_nothing_that_came() {
+        let entra = "AADSTS70021: No matching record found.\r\nTrace ID: 1\r\nTimestamp: 2026-11-21";
+        let error = Error::with_message(ErrorKind::Credential, entra);
+        assert_eq!(told(&error), "AADSTS70021: No matching record found.");
+        let unreadable = serde_json::from_str::<u8>("\"hush\"").unwrap_err();
+        let error = Error::with_error(ErrorKind::DataConversion, unreadable, "what came is wrong");
+        assert_eq!(told(&error), "the answer cannot be read");
+    }
+
+    #[test]
+    fn nobody_but_the_address_of_the_setting_is_spoken_to_in_the_clear() {
+        let target = Url::parse("http://127.0.0.1:8080").unwrap();
+        assert_eq!(as_https(&target).as_str(), "https://127.0.0.1:8080/");
+        let secure = Url::parse("https://contoso.vault.azure.net").unwrap();
+        assert_eq!(as_https(&secure), secure);
+    }
 }

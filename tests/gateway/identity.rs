@@ -80,9 +80,17 @@ async fn a_token_that_a_backend_refuses_is_renewed_once_and_the_caller_sees_noth
 }
 
 #[tokio::test]
+async fn fifty_requests_whose_token_went_bad_are_served_after_one_renewal() {
+    let endpoint = IdentityEndpoint::start(None).await;
+    let rig = rig(&token_for(OPENAI, 2), json!({}), &endpoint.settings()).await;
+    let answers = futures_util::future::join_all((0..50).map(|_| rig.gateway.chat(&rig.key))).await;
+    assert!(answers.iter().all(|answer| answer.status == 200));
+    assert_eq!(endpoint.asked().len(), 2);
+}
+
+#[tokio::test]
 async fn a_role_that_is_missing_does_not_ask_for_tokens_again_and_again() {
     let endpoint = IdentityEndpoint::start(None).await;
-    endpoint.next([]);
     let rig = rig("no token is this", json!({}), &endpoint.settings()).await;
     for _ in 0..10 {
         let answer = rig.gateway.chat(&rig.key).await;

@@ -44,7 +44,7 @@ async fn token(State(asked): State<Asked>, Path(tenant): Path<String>, body: Str
     let refused = |status: u16, code: u32, message: &str| {
         let body = json!({
             "error": "invalid_client", "error_codes": [code],
-            "error_description": format!("AADSTS{code}: {message}"),
+            "error_description": format!("AADSTS{code}: {message} Trace ID: 0 Correlation ID: 0"),
         });
         (StatusCode::from_u16(status).unwrap(), axum::Json(body)).into_response()
     };
