@@ -174,3 +174,29 @@ async fn a_service_account_that_nobody_trusts_is_the_operators_matter() {
     let answer = rig.gateway.chat(&rig.key).await;
     assert_eq!((answer.status, answer.code().as_str()), (502, "backend_misconfigured"), "{}", answer.body);
 }
+
+#[tokio::test]
+async fn a_request_does_not_wait_long_for_a_token_that_another_backend_needs_not() {
+    // It takes questions, and never answers one.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}/msi/token", silent.local_addr().unwrap());
+    let settings = [("IDENTITY_ENDPOINT", endpoint), ("IDENTITY_HEADER", "made-up".to_owned())];
+    let (address, _stop) = resource(Knobs::default()).await;
+    let mut configuration = configuration(address);
+    let keyless = json!({"name": "keyless", "endpoint": format!("http://{address}"), "priority": 1});
+    let mut open = configuration["backends"][0].clone();
+    open["priority"] = json!(2);
+    configuration["backends"] = json!([keyless, open]);
+    let catalog = Catalog::parse(&configuration.to_string(), "test").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let live = Live::holding(catalog, "test", UnixMillis(0));
+    let gateway = Keyless::start(folder.path(), live, &settings).await;
+    let key = gateway.key().await;
+    for _ in 0..5 {
+        let answer = gateway.chat(&key).await;
+        assert_eq!((answer.status, answer.header("x-tollgate-backend")), (200, "sim"), "{}", answer.body);
+        assert_eq!(answer.header("x-tollgate-attempts"), "1");
+    }
+    let report = gateway.app.proxy.pool.report(&gateway.app.proxy.config.catalog().unwrap());
+    assert_eq!(report[0].failures.get("no_token"), Some(&3), "then it rests");
+}

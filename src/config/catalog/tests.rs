@@ -113,3 +113,25 @@ fn a_faulty_backend_is_told_once_and_not_by_everything_that_names_it() {
         "{told:?}"
     );
 }
+
+#[test]
+fn no_fault_of_a_sign_in_repeats_what_may_be_a_key() {
+    for auth in [
+        r#""hush""#,
+        r#"{"kind": "hush"}"#,
+        r#"{"kind": "api_key", "value": 4711}"#,
+        r#"{"value": ["hush"]}"#,
+    ] {
+        let text =
+            format!(r#"{{"backends": [{{"name": "a", "endpoint": "https://a.test", "auth": {auth}}}]}}"#);
+        let told = Catalog::parse(&text, "test").unwrap_err().to_string();
+        assert!(told.contains("backends[0].auth"), "{told}");
+        assert!(!told.contains("hush") && !told.contains("4711"), "{told}");
+    }
+}
+
+#[test]
+fn a_file_of_an_editor_that_marks_its_beginning_is_read() {
+    let text = "\u{feff}{\"backends\": [{\"name\": \"a\", \"endpoint\": \"https://a.test\"}]}";
+    assert_eq!(Catalog::parse(text, "test").unwrap().backends.len(), 1);
+}

@@ -58,6 +58,36 @@ async fn a_backend_throttled_for_30_s_is_asked_once_in_20_requests_and_then_by_o
 }
 
 #[tokio::test]
+async fn while_one_looks_the_others_leave_it_alone_though_nobody_else_is_left() {
+    let rig = Rig::of(&["ptu", "paygo"]).await;
+    for (backend, words) in [("ptu", "status=429,retry-after=30"), ("paygo", "status=429,retry-after=50")] {
+        rig.always(backend, words).await;
+    }
+    assert_eq!(rig.chat(false).await.status, 429);
+    rig.clock.stop();
+    rig.clock.advance(s(31));
+    rig.always("ptu", "ttft-ms=500").await;
+    let looking = rig.chat(false);
+    let others = async {
+        while rig.report("ptu").await["in_flight"] != 1 {
+            tokio::task::yield_now().await;
+        }
+        for _ in 0..3 {
+            let refused = rig.chat(false).await;
+            assert_eq!(
+                (refused.status, refused.header("x-tollgate-attempts")),
+                (429, "0"),
+                "{}",
+                refused.body
+            );
+            assert_eq!(refused.header("retry-after"), "1");
+        }
+    };
+    let (looked, ()) = tokio::join!(looking, others);
+    assert_eq!((looked.status, rig.asked("ptu").await), (200, 2));
+}
+
+#[tokio::test]
 async fn when_the_one_who_looks_hangs_up_the_next_one_looks() {
     let rig = Rig::of(&["ptu", "paygo"]).await;
     rig.always("ptu", "status=429,retry-after=30").await;
