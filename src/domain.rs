@@ -1,5 +1,6 @@
 //! The rules, as plain values and functions: no I/O, no clock, no dice.
 
+pub mod actor;
 pub mod api;
 pub mod balance;
 pub mod breaker;

@@ -12,14 +12,15 @@ use http_body_util::BodyExt as _;
 
 use super::respond::Refused;
 use crate::app::App;
+use crate::domain::actor::Actor;
 use crate::domain::key;
 use crate::proxy::{Refusal, Room};
 
 /// A client that has sent nothing for this long has gone, whatever its connection says.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// Somebody who may manage the gateway.
-pub(super) struct Admin(());
+/// Somebody who may manage the gateway, and who that is.
+pub(super) struct Admin(#[expect(dead_code, reason = "the audit will read it")] pub(super) Actor);
 
 impl FromRequestParts<App> for Admin {
     type Rejection = Refused;
@@ -34,7 +35,7 @@ impl FromRequestParts<App> for Admin {
             scheme.eq_ignore_ascii_case("bearer").then_some(key.trim())
         });
         if given.is_some_and(|given| key::same_secret(given, admin_key)) {
-            Ok(Self(()))
+            Ok(Self(Actor::AdminKey))
         } else {
             Err(Refused::no_admin("send the admin key as `Authorization: Bearer KEY`"))
         }
