@@ -18,6 +18,7 @@ use crate::domain::limit::Limits;
 use crate::domain::subscription::Subscription;
 use crate::domain::units::UnixMillis;
 use crate::issuing::{Application, Issued};
+use crate::ports::ListQuery;
 use crate::proxy::Refusal;
 
 /// A subscription is described in a few hundred bytes.
@@ -60,7 +61,7 @@ pub(super) async fn issue(
     issue_as(&app, admin, &headers, &body).await
 }
 
-async fn issue_as(app: &App, _: Admin, headers: &HeaderMap, body: &[u8]) -> Result<Response, Refused> {
+async fn issue_as(app: &App, admin: Admin, headers: &HeaderMap, body: &[u8]) -> Result<Response, Refused> {
     let form = form(body)?;
     let application = Application {
         name: form.name,
@@ -68,10 +69,12 @@ async fn issue_as(app: &App, _: Admin, headers: &HeaderMap, body: &[u8]) -> Resu
         owner: form.owner,
         cost_center: form.cost_center,
         limits: form.limits.unwrap_or_default(),
+        notes: None,
+        tags: crate::domain::subscription::Tags::new(),
         expires_at: form.expires_at,
     };
     let once = idempotency_key(headers)?;
-    match app.issuing.issue(application, once).await? {
+    match app.issuing.issue(application, once, &app.issuing.author(admin.0, None)).await? {
         Issued::New { subscription, primary_key, secondary_key } => {
             let mut shown = shown(&subscription);
             shown["primary_key"] = primary_key.expose_secret().into();
@@ -133,7 +136,8 @@ pub(super) async fn list(
         let message = format!("`limit` must be between 1 and {MAX_PAGE}");
         return Err(Refused::invalid(message, Some("limit".to_owned())));
     }
-    let (subscriptions, has_more) = app.issuing.list(page.cursor.as_ref(), limit).await?;
+    let (subscriptions, has_more) =
+        app.issuing.list(ListQuery { after: page.cursor, limit, ..ListQuery::default() }).await?;
     let next = subscriptions.last().filter(|_| has_more).map(|last| last.id.to_string());
     let items: Vec<_> = subscriptions.iter().map(shown).collect();
     Ok(Json(json!({"items": items, "next": next})))
@@ -146,14 +150,7 @@ pub(super) async fn find(
     id: Result<Path<SubscriptionId>, axum::extract::rejection::PathRejection>,
 ) -> Result<Json<Value>, Refused> {
     let Ok(Path(id)) = id else { return Err(Refusal::NotFound.into()) };
-    match app.issuing.find(&id).await? {
-        Some(subscription) => Ok(Json(shown(&subscription))),
-        None => Err(Refused::new(
-            StatusCode::NOT_FOUND,
-            "subscription_not_found",
-            format!("there is no subscription `{id}`"),
-        )),
-    }
+    Ok(Json(shown(&app.issuing.find(&id).await?)))
 }
 
 /// Without keys: a hint is the last four characters alone.

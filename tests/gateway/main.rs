@@ -20,6 +20,7 @@ mod metering;
 mod responses;
 mod simulator;
 mod start;
+mod stores;
 mod streaming;
 mod support;
 mod tls;
