@@ -1,6 +1,6 @@
 //! Who changed what, when, from where: what the audit keeps of a change. Never a key, nor its hash.
 
-use std::net::IpAddr;
+use core::net::IpAddr;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
