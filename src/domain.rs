@@ -15,6 +15,7 @@ pub mod price;
 pub mod prompt;
 pub mod retry;
 pub mod subscription;
+pub mod token;
 pub mod tokens;
 pub mod trace;
 pub mod units;

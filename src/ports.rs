@@ -14,12 +14,14 @@ use http_body_util::combinators::UnsyncBoxBody;
 use secrecy::SecretString;
 use uuid::Uuid;
 
-use crate::config::catalog::{Backend, Catalog};
+use crate::config::catalog::{Backend, Catalog, EntraCallers};
 use crate::config::live::NoConfiguration;
+use crate::domain::actor::Identity;
 use crate::domain::audit::{Action, Author, Record};
 use crate::domain::ids::{Name, SubscriptionId};
 use crate::domain::key::KeyHash;
 use crate::domain::subscription::{Change, State, Subscription};
+use crate::domain::token::Distrust;
 use crate::domain::units::UnixMillis;
 use crate::domain::usage::UsageEvent;
 
@@ -160,6 +162,23 @@ pub enum Created {
 pub struct KeyHashes {
     pub primary: KeyHash,
     pub secondary: KeyHash,
+}
+
+/// Tokens that callers bring instead of an issued key.
+#[async_trait]
+pub trait CallerTokens: Send + Sync {
+    /// Whom a token speaks for, if it is genuine, of this moment, and one that the configuration takes.
+    async fn verify(&self, token: &str, trust: &EntraCallers) -> Result<Identity, TokenRefusal>;
+}
+
+/// Why a token proves nobody.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenRefusal {
+    #[error(transparent)]
+    Distrusted(#[from] Distrust),
+    /// Whether it is genuine could not be looked at.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
 }
 
 /// The Azure OpenAI resources.

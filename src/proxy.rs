@@ -1,6 +1,6 @@
 //! The life of a proxied request.
 //!
-//! A caller proves itself before its body is read ([`Keys::caller`]); the rest is
+//! A caller proves itself before its body is read ([`Proxy::caller`]); the rest is
 //! [`Proxy::serve`], in which each step returns what the next one demands.
 
 use std::sync::Arc;
@@ -30,7 +30,7 @@ mod refusal;
 mod relay;
 mod room;
 
-pub use authenticate::{Caller, Keys};
+pub use authenticate::{Caller, Keys, SignedIn};
 pub use forward::Unasked;
 use forward::{Exchange, Progress};
 pub use kept::Kept;
@@ -45,6 +45,7 @@ pub struct Proxy {
     pub config: Arc<Live>,
     pub clock: Arc<dyn Clock>,
     pub keys: Keys,
+    pub signed_in: Arc<SignedIn>,
     pub backends: Arc<dyn Backends>,
     pub usage: Arc<dyn UsageSink>,
     /// Backends that must not be asked for usage.

@@ -99,11 +99,7 @@ fn catalog(resource: SocketAddr, knobs: &simulator::Knobs) -> Result<Catalog, Er
 async fn issued_key(app: &App, data_dir: &Path) -> Result<SecretString, Error> {
     let file = data_dir.join("local-key");
     if let Some(key) = read_secret(&file)? {
-        let mut headers = http::HeaderMap::new();
-        if let Ok(value) = key.expose_secret().parse() {
-            headers.insert("api-key", value);
-        }
-        match app.proxy.keys.caller(&headers, None, app.proxy.clock.now()).await {
+        match app.proxy.keys.caller(key.expose_secret(), app.proxy.clock.now()).await {
             Ok(_) => return Ok(key),
             // It may still be good: a new one must not take its place.
             Err(Refusal::Unavailable(error)) => return Err(with_causes(&error).into()),

@@ -147,6 +147,7 @@ impl TestGateway {
             config: Arc::clone(&proxy.config),
             clock: Arc::clone(&proxy.clock),
             keys: Keys::new(issuing.hasher.clone(), Arc::clone(&issuing.store)),
+            signed_in: Arc::clone(&proxy.signed_in),
             backends: Arc::clone(&proxy.backends),
             usage,
             unasked: Unasked::default(),

@@ -47,6 +47,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("sqlx", &["sql"]),
     // `wiring` names the error of making a client; the doctor asks what no journey does.
     ("reqwest", &["azure", "doctor", "wiring"]),
+    ("jsonwebtoken", &["azure"]),
     ("azure_core", &["azure"]),
     ("azure_identity", &["azure"]),
     ("azure_security_keyvault_secrets", &["azure"]),
