@@ -2,6 +2,7 @@
 
 use core::net::IpAddr;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -21,7 +22,7 @@ pub struct Author {
 }
 
 /// What was done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     Issued,
@@ -70,8 +71,9 @@ impl Action {
 }
 
 /// One entry of the audit.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Record {
+    #[schemars(with = "String")]
     pub id: Uuid,
     pub at: UnixMillis,
     pub actor: Actor,

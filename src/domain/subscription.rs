@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{Name, SubscriptionId};
@@ -14,7 +15,7 @@ use super::units::UnixMillis;
 pub type Tags = BTreeMap<String, String>;
 
 /// A subscription as it is kept and shown: never with its keys.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Subscription {
     pub id: SubscriptionId,
     pub name: String,
@@ -36,7 +37,7 @@ pub struct Subscription {
 }
 
 /// Whether its keys open anything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     Active,

@@ -16,6 +16,7 @@ mod host;
 mod identity;
 mod key_vault;
 mod ledger;
+mod management;
 mod metering;
 mod responses;
 mod simulator;
