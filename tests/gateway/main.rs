@@ -9,6 +9,7 @@ mod bad_input;
 mod callers;
 mod clients;
 mod configuration;
+mod description;
 mod doctor;
 mod durability;
 mod failover;
