@@ -19,6 +19,9 @@ use crate::ports::{
 };
 
 mod check;
+mod moving_in;
+
+pub use moving_in::{Arrival, Arrived};
 
 /// What the journey needs.
 pub struct Issuing {

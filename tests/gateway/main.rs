@@ -19,6 +19,7 @@ mod key_vault;
 mod ledger;
 mod management;
 mod metering;
+mod moving;
 mod responses;
 mod simulator;
 mod start;
