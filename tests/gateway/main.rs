@@ -9,6 +9,7 @@ mod bad_input;
 mod callers;
 mod clients;
 mod durability;
+mod entra_callers;
 mod failover;
 mod host;
 mod identity;
