@@ -2,6 +2,7 @@
 
 mod attacks;
 mod keys;
+mod provider;
 
 use std::sync::{Arc, Mutex};
 
