@@ -1,4 +1,4 @@
-//! The commands: serve, local, simulate, config, package.
+//! The commands: serve, local, simulate, config, doctor, package.
 
 use std::process::ExitCode;
 
@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 use crate::{server, simulator};
 
 mod check;
+mod doctor;
 mod local;
 pub mod package;
 mod serve;
@@ -34,6 +35,8 @@ enum Command {
     /// Look at a gateway configuration.
     #[command(subcommand)]
     Config(check::Command),
+    /// Ask everything that the gateway depends on, and say what is wrong and how to mend it.
+    Doctor(doctor::Arguments),
     /// Stage the function app in `dist/functionapp/`, ready to run and to publish.
     Package(package::Arguments),
 }
@@ -48,6 +51,7 @@ pub fn run() -> ExitCode {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Simulate(arguments) => simulate(arguments),
         Command::Config(command) => check::run(&command),
+        Command::Doctor(arguments) => doctor::run(arguments),
         Command::Package(arguments) => package::run(&arguments).map_err(Into::into),
     };
     match done {

@@ -8,6 +8,7 @@ use std::fmt;
 pub mod catalog;
 mod file;
 pub mod live;
+pub mod schema;
 pub mod settings;
 pub mod timeouts;
 
@@ -26,7 +27,7 @@ pub struct Fault {
 }
 
 impl Fault {
-    fn new(place: impl Into<String>, message: impl Into<String>) -> Self {
+    pub(crate) fn new(place: impl Into<String>, message: impl Into<String>) -> Self {
         Self { place: place.into(), message: message.into() }
     }
 }

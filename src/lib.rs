@@ -15,6 +15,7 @@
 //! | [`sql`] | subscriptions and ledger in SQLite | as an adapter |
 //! | [`memory`] | ports inside this process | as an adapter |
 //! | [`spool`] | where usage waits on disk | as an adapter |
+//! | [`doctor`] | asks everything that we depend on, and says how to mend it | as an adapter |
 //! | [`simulator`] | an Azure OpenAI resource that is not there | as an adapter |
 //! | [`server`] | listens, and gives each connection to the routes | nothing of ours |
 //! | [`wiring`] | which adapter serves which port | everything |
@@ -26,6 +27,7 @@ pub mod app;
 pub mod azure;
 pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod domain;
 pub mod issuing;
 pub mod ledger;

@@ -3,8 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
+use sqlx::Connection as _;
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteSynchronous,
 };
 
 use crate::ports::Unavailable;
@@ -97,6 +99,24 @@ impl Database {
             .await
             .map_err(unavailable)
     }
+}
+
+/// Whether the file is there and a database, without making or changing it.
+///
+/// # Errors
+/// When it is there and cannot be read.
+pub async fn is_there(file: &Path) -> Result<bool, OpenError> {
+    let shown = || file.display().to_string();
+    if !file.try_exists().map_err(|error| OpenError::Make(shown(), error))? {
+        return Ok(false);
+    }
+    let options = SqliteConnectOptions::new().filename(file).read_only(true).busy_timeout(BUSY);
+    let look = async {
+        let mut connection = SqliteConnection::connect_with(&options).await?;
+        sqlx::query("SELECT count(*) FROM sqlite_schema").execute(&mut connection).await?;
+        connection.close().await
+    };
+    look.await.map_err(|error| OpenError::Open(shown(), error)).map(|()| true)
 }
 
 /// Tries what may have met another process's start on a new file: of two that find nothing there the

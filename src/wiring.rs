@@ -27,6 +27,7 @@ use crate::renewal::{Place, Renewal};
 use crate::spool::Spool;
 use crate::sql::{Database, OpenError};
 
+pub mod doctor;
 mod in_process;
 
 /// The gateway could not be put together.

@@ -2,11 +2,13 @@
 //!
 //! Serde stops at its first complaint, and an operator wants them all. So each complaint is noted,
 //! what it is about is taken out, and the rest is read again. For that to work no field is required
-//! here: what must be there is asked for by [`super::catalog`].
+//! here: what must be there is asked for by [`super::catalog`], and told to editors by
+//! [`super::schema`], which is made of these structs and of the comments on their fields.
 
 use std::collections::BTreeMap;
 
 use rust_decimal::Decimal;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_path_to_error::{Path, Segment};
@@ -18,17 +20,27 @@ use crate::domain::limit::Limits;
 /// More faults than anyone will mend in one go; also the bound of the loop.
 const MAX_FAULTS: usize = 100;
 
-#[derive(Debug, Default, Deserialize)]
+/// The gateway configuration of Tollgate: backends, products, prices and callers.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(title = "Tollgate's gateway configuration", extend("required" = ["backends"]))]
 pub(super) struct File {
-    /// For editors: the address of the file's schema.
+    /// Where this schema lies, for editors.
     #[serde(rename = "$schema")]
     pub(super) _schema: Option<String>,
+    /// The Azure OpenAI (or Foundry) resources.
+    #[schemars(length(min = 1))]
     pub(super) backends: Vec<Backend>,
+    /// What subscriptions are issued of: named sets of limits and allowed deployments.
     pub(super) products: Vec<Product>,
+    /// What tokens cost. The most exact price that is in force on a request's day holds.
     pub(super) prices: Vec<Price>,
+    /// The currency of every price: three capital letters; USD unless said otherwise.
+    #[schemars(regex(pattern = r"^[A-Z]{3}$"))]
     pub(super) currency: Option<String>,
+    /// Who may call without an issued key.
     pub(super) callers: Option<Callers>,
+    /// How long backends and callers wait.
     pub(super) timeouts: Timeouts,
 }
 
@@ -43,30 +55,54 @@ impl File {
     }
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// One Azure OpenAI (or Foundry) resource.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(extend("required" = ["name", "endpoint"]))]
 pub(super) struct Backend {
+    /// What it is called in reports and in the log. Each once.
     pub(super) name: Option<Name>,
+    /// Scheme and host, such as `https://contoso-eastus.openai.azure.com`; http only on 127.0.0.1 or
+    /// localhost.
+    #[schemars(regex(pattern = super::schema::ENDPOINT))]
     pub(super) endpoint: Option<String>,
+    /// Written into usage events.
     pub(super) region: Option<String>,
+    /// Lower is asked first; 1 unless said otherwise.
+    #[schemars(range(min = 1, max = 1000))]
     pub(super) priority: Option<u32>,
+    /// The share inside one priority; 1 unless said otherwise.
+    #[schemars(range(min = 1, max = 1000))]
     pub(super) weight: Option<u32>,
+    /// How the gateway signs in; with its own Entra identity unless said otherwise.
     pub(super) auth: Option<Auth>,
+    /// The name must resolve to a private address: `tollgate doctor` looks whether it does.
     pub(super) private_endpoint: Option<bool>,
+    /// Callers' names for deployments, each with the backend's own. Without it names pass
+    /// unchanged, and every deployment is served.
     pub(super) deployments: Option<BTreeMap<Name, Name>>,
+    /// How the resource is paid for; by the token unless said otherwise.
     pub(super) billing: Option<Billing>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// How the gateway signs in to a backend.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(transform = super::schema::auth_goes_together)]
 pub(super) struct Auth {
+    /// `entra` unless said otherwise; `none` is for endpoints on this machine.
     pub(super) kind: Option<AuthKind>,
+    /// With `entra`: the token's audience, where it is not the cloud's.
     pub(super) audience: Option<String>,
+    /// With `api_key`: the name of the key's secret in Key Vault.
+    #[schemars(regex(pattern = r"^[A-Za-z0-9-]{1,127}$"))]
     pub(super) secret: Option<String>,
+    /// With `api_key`: the key itself; in a local file only, never in a Key Vault secret.
+    #[schemars(with = "String")]
     pub(super) value: Option<secrecy::SecretString>,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum AuthKind {
     Entra,
@@ -74,116 +110,203 @@ pub(super) enum AuthKind {
     None,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// How a backend is paid for.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(transform = super::schema::billing_goes_together)]
 pub(super) struct Billing {
+    /// `pay_as_you_go` unless said otherwise.
     pub(super) kind: Option<BillingKind>,
+    /// With `provisioned`: how many units.
+    #[schemars(range(min = 1))]
     pub(super) units: Option<u32>,
+    /// With `provisioned`: the price of one unit for an hour.
     #[serde(deserialize_with = "optional_money")]
+    #[schemars(with = "Money")]
     pub(super) hourly_price_per_unit: Option<Decimal>,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum BillingKind {
     Provisioned,
     PayAsYouGo,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// A named set of limits and allowed deployments.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(extend("required" = ["name"]))]
 pub(super) struct Product {
+    /// What a subscription names. Each once.
     pub(super) name: Option<Name>,
+    /// Callers' names of the deployments that it allows; all without it.
     pub(super) deployments: Option<Vec<Name>>,
+    /// Signed-in people may issue subscriptions of it to themselves.
     pub(super) self_service: bool,
+    /// What a subscription of it may use at most.
     pub(super) limits: Limits,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// One line of the price book. It applies where all that it names is met: at least one of
+/// deployment, model and backend.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(extend("required" = ["input_per_million"]), transform = super::schema::price_names_something)]
 pub(super) struct Price {
+    /// As callers write it.
     pub(super) deployment: Option<Name>,
+    /// As backends report it, such as gpt-4o-mini-2024-07-18.
     pub(super) model: Option<String>,
+    /// The name of a backend.
     pub(super) backend: Option<Name>,
+    /// A million tokens of input.
     #[serde(deserialize_with = "optional_money")]
+    #[schemars(with = "Money")]
     pub(super) input_per_million: Option<Decimal>,
+    /// A million tokens of input that the backend had cached; as input without it.
     #[serde(deserialize_with = "optional_money")]
+    #[schemars(with = "Money")]
     pub(super) cached_input_per_million: Option<Decimal>,
+    /// A million tokens of output; without it, what has output has no price.
     #[serde(deserialize_with = "optional_money")]
+    #[schemars(with = "Money")]
     pub(super) output_per_million: Option<Decimal>,
+    /// A million tokens of reasoning; as output without it.
     #[serde(deserialize_with = "optional_money")]
+    #[schemars(with = "Money")]
     pub(super) reasoning_per_million: Option<Decimal>,
+    /// A million tokens written to the cache.
     #[serde(deserialize_with = "optional_money")]
+    #[schemars(with = "Money")]
     pub(super) cache_write_per_million: Option<Decimal>,
+    /// A million tokens of audio in.
     #[serde(deserialize_with = "optional_money")]
+    #[schemars(with = "Money")]
     pub(super) audio_input_per_million: Option<Decimal>,
+    /// A million tokens of audio out.
     #[serde(deserialize_with = "optional_money")]
+    #[schemars(with = "Money")]
     pub(super) audio_output_per_million: Option<Decimal>,
+    /// One image.
     #[serde(deserialize_with = "optional_money")]
+    #[schemars(with = "Money")]
     pub(super) image_each: Option<Decimal>,
+    /// The first UTC day on which it holds, such as 2024-07-18; from the beginning without it.
+    #[schemars(regex(pattern = r"^\d{4}-\d{2}-\d{2}$"))]
     pub(super) effective_from: Option<String>,
 }
 
-/// In seconds, with decimals if need be.
-#[derive(Debug, Default, Deserialize)]
+/// How long backends and callers wait, in seconds, with decimals if need be.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Timeouts {
+    /// Until the first byte of a whole reply, while another backend could still be asked.
+    #[schemars(range(min = 0.1, max = 220))]
     pub(super) first_byte: Option<f64>,
+    /// The same, of a stream.
+    #[schemars(range(min = 0.1, max = 220))]
     pub(super) stream_first_byte: Option<f64>,
+    /// Until the first byte of a reply, over all backends that are asked.
+    #[schemars(range(min = 0.1, max = 220))]
     pub(super) total: Option<f64>,
+    /// Between two pieces of a reply.
+    #[schemars(range(min = 0.1, max = 220))]
     pub(super) idle: Option<f64>,
+    /// So long a stream may say nothing before its caller gets comments.
+    #[schemars(range(min = 0.1, max = 199))]
     pub(super) waiting_after: Option<f64>,
+    /// Between two such comments.
+    #[schemars(range(min = 0.1, max = 199))]
     pub(super) waiting_every: Option<f64>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// Who may call without an issued key.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Callers {
+    /// Callers that bring an Entra token.
     pub(super) entra: Option<Entra>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// Callers that bring an Entra token, each bound to a subscription.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(extend("required" = ["tenants", "audiences"]))]
 pub(super) struct Entra {
+    /// The tenants whose tokens are taken.
+    #[schemars(length(min = 1))]
     pub(super) tenants: Vec<String>,
+    /// The audiences that tokens may have.
+    #[schemars(length(min = 1))]
     pub(super) audiences: Vec<String>,
+    /// Applications, by their client id.
     pub(super) applications: Vec<Application>,
+    /// People, by their object id.
     pub(super) users: Vec<User>,
+    /// Groups, by their object id.
     pub(super) groups: Vec<Group>,
+    /// App roles, by their value.
     pub(super) app_roles: Vec<AppRole>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// An application, and the subscription that it uses.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(extend("required" = ["client_id", "subscription"]))]
 pub(super) struct Application {
+    /// The application's client id.
+    #[schemars(length(min = 1))]
     pub(super) client_id: String,
+    /// The id of a subscription.
     pub(super) subscription: Option<Name>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// A person, and the subscription that they use.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(extend("required" = ["object_id", "subscription"]))]
 pub(super) struct User {
+    /// The person's object id.
+    #[schemars(length(min = 1))]
     pub(super) object_id: String,
+    /// The id of a subscription.
     pub(super) subscription: Option<Name>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// A group, and the subscription that its members use.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(extend("required" = ["object_id", "subscription"]))]
 pub(super) struct Group {
+    /// The group's object id.
+    #[schemars(length(min = 1))]
     pub(super) object_id: String,
+    /// The id of a subscription.
     pub(super) subscription: Option<Name>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// An app role, and the subscription that those who have it use.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(extend("required" = ["role", "subscription"]))]
 pub(super) struct AppRole {
+    /// The role's value, as tokens carry it.
+    #[schemars(length(min = 1))]
     pub(super) role: String,
+    /// The id of a subscription.
     pub(super) subscription: Option<Name>,
 }
+
+/// A decimal in a string, such as "0.15": a JSON number would pass through floating point.
+#[derive(Deserialize, JsonSchema)]
+struct Money(
+    #[serde(deserialize_with = "crate::domain::price::money")]
+    #[schemars(with = "String", regex(pattern = r"^[0-9]+(\.[0-9]+)?$"))]
+    Decimal,
+);
 
 fn optional_money<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Decimal>, D::Error> {
-    #[derive(Deserialize)]
-    struct Money(#[serde(deserialize_with = "crate::domain::price::money")] Decimal);
     Ok(Option::<Money>::deserialize(deserializer)?.map(|money| money.0))
 }
 

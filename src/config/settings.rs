@@ -71,9 +71,19 @@ pub struct Settings {
     pub identity: Identity,
     /// Where the Functions host expects the handler, on 127.0.0.1.
     pub handler_port: Option<u16>,
+    /// Under App Service or Functions on Azure.
+    pub is_on_azure: bool,
+    /// What is not set of the event hub; empty when it is whole.
+    pub missing_of_event_hub: Vec<&'static str>,
     /// Set, and without effect in this version.
     pub inactive: Vec<&'static str>,
 }
+
+/// Azure sets both for every app:
+/// <https://learn.microsoft.com/azure/app-service/reference-app-settings>.
+const MARKS_OF_AZURE: [&str; 2] = ["WEBSITE_INSTANCE_ID", "WEBSITE_SITE_NAME"];
+
+const EVENT_HUB: [&str; 2] = ["UsageEventHub__fullyQualifiedNamespace", "USAGE_EVENTHUB_NAME"];
 
 /// Accepted so that an app's settings can be complete today; `serve` says that they do nothing yet.
 const INACTIVE: [&str; 8] = [
@@ -152,6 +162,8 @@ impl Settings {
             entra_authority,
             identity,
             handler_port,
+            is_on_azure: MARKS_OF_AZURE.iter().all(|name| source.get(name).is_some()),
+            missing_of_event_hub: EVENT_HUB.into_iter().filter(|name| source.get(name).is_none()).collect(),
             inactive: INACTIVE.into_iter().filter(|name| source.get(name).is_some()).collect(),
         })
     }

@@ -73,7 +73,7 @@ impl Diagnosis {
         let code = refused.code.unwrap_or_default();
         let message = refused.message.unwrap_or_default();
         match refused.status.as_u16() {
-            // The one refusal of a token that is no 401.
+            // The one refusal of a token that comes as a 400.
             400 | 401 if message.contains("does not match resource tenant") => Self::WrongTenant,
             401 if code == "PermissionDenied" => Self::RoleMissing,
             401 => match refused.sign_in {
@@ -178,7 +178,7 @@ impl Diagnosis {
                  one), or give backend `{backend}` a key: {KEY_IN_CONFIG}"
             ),
             Self::KeyRefused => format!(
-                "put the resource's key (`az cognitiveservices account keys list --ids \"{id}\"`) where backend \
+                "put the resource's key (`az cognitiveservices account keys list --name {resource} --resource-group GROUP`) where backend \
                  `{backend}` takes it from, or sign in without one: `\"auth\": {{\"kind\": \"entra\"}}`"
             ),
             Self::KeysDisabled => {
@@ -190,8 +190,8 @@ impl Diagnosis {
                 format!("{}; `tollgate doctor` shows what the name resolves to", private_endpoint(host))
             }
             Self::VirtualNetwork => format!(
-                "{}; or let the app's subnet in: `az cognitiveservices account network-rule add --ids \"{id}\" \
-                 --subnet SUBNET-ID`",
+                "{}; or let the app's subnet in: `az cognitiveservices account network-rule add --name {resource} \
+                 --resource-group GROUP --subnet SUBNET-ID`",
                 private_endpoint(host)
             ),
             Self::WrongEndpoint => format!(
@@ -200,7 +200,7 @@ impl Diagnosis {
             ),
             Self::DeploymentMissing => format!(
                 "create it, or map the callers' name to what is there in `deployments` of backend `{backend}`: \
-                 `az cognitiveservices account deployment list --ids \"{id}\" --query \"[].name\"`"
+                 `az cognitiveservices account deployment list --name {resource} --resource-group GROUP --query \"[].name\" -o tsv`"
             ),
             Self::Unknown => "run `tollgate doctor`, and look at what the backend said".to_owned(),
         }
@@ -209,8 +209,8 @@ impl Diagnosis {
 
 const KEY_IN_CONFIG: &str = "`\"auth\": {\"kind\": \"api_key\", \"secret\": \"NAME-IN-KEY-VAULT\"}`";
 
-/// Finds a resource by its subdomain, so that nobody needs to know its group.
-fn resource_id(resource: &str) -> String {
+/// Finds a resource by its subdomain, for a shell: nobody needs to know its group then.
+pub fn resource_id(resource: &str) -> String {
     format!(
         "$(az cognitiveservices account list --query \"[?properties.customSubDomainName=='{resource}'].id\" -o tsv)"
     )

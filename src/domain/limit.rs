@@ -1,45 +1,61 @@
 //! What a caller may use at most: said by its product, overridden field by field by its subscription.
 
 use rust_decimal::Decimal;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Each limit that is not there does not limit.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
+    /// Requests in a minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub requests_per_minute: Option<u64>,
+    /// Tokens in a minute, input and output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub tokens_per_minute: Option<u64>,
+    /// Requests under way at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub concurrent_requests: Option<u64>,
+    /// Tokens in a longer period.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_quota: Option<TokenQuota>,
+    /// Money in a period.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<Budget>,
 }
 
 /// Tokens in a period.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenQuota {
+    /// How many tokens, input and output.
+    #[schemars(range(min = 1))]
     pub tokens: u64,
+    /// The period that they are for.
     pub period: Period,
 }
 
 /// Money in a period, and the shares of it at which to say so.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Budget {
+    /// How much, as a decimal in a string, such as "500.00".
     #[serde(deserialize_with = "super::price::money")]
+    #[schemars(with = "String", regex(pattern = r"^[0-9]+(\.[0-9]+)?$"))]
     pub amount: Decimal,
+    /// The period that it is for.
     pub period: Period,
+    /// Shares of the amount at which to say so, such as 0.5, 0.8 and 1.0.
     #[serde(default)]
     pub alert_at: Vec<Share>,
 }
 
 /// Begins and ends with the UTC calendar.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Period {
     Hour,
@@ -49,8 +65,9 @@ pub enum Period {
 }
 
 /// A share of a whole, above 0 and at most 10 (an alert may be wanted past the budget).
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "f64", into = "f64")]
+#[schemars(extend("exclusiveMinimum" = 0, "maximum" = 10))]
 pub struct Share(f64);
 
 /// Never made of a NaN.

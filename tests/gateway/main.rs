@@ -8,6 +8,8 @@ mod backends;
 mod bad_input;
 mod callers;
 mod clients;
+mod configuration;
+mod doctor;
 mod durability;
 mod entra_callers;
 mod failover;

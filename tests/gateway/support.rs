@@ -20,10 +20,14 @@ use tollgate::config::live::Live;
 use tollgate::config::settings::Settings;
 use tollgate::domain::units::UnixMillis;
 use tollgate::ledger::Ledger;
-use tollgate::ports::{LedgerStore, UsageSink};
+use tollgate::ports::{Backends, LedgerStore, UsageSink};
 use tollgate::proxy::{Kept, Keys, Pool, Proxy, Room, Unasked};
 use tollgate::simulator::{self, Knobs};
 use tollgate::{routes, server, wiring};
+
+mod clock;
+
+pub(crate) use clock::SetClock;
 
 pub(crate) const ADMIN_KEY: &str = "not-a-real-admin-key";
 pub(crate) const CHAT: &str = "/openai/deployments/gpt-4o-mini/chat/completions?api-version=2024-10-21";
@@ -147,6 +151,12 @@ impl TestGateway {
     /// Serves the same gateway once more, with so much room for the bodies of requests.
     pub(crate) async fn serve_with_room(&self, room: Room) -> SocketAddr {
         let proxy = Proxy { room, ..self.proxy_with(Arc::clone(&self.app.proxy.usage)) };
+        self.serve(App { proxy: Arc::new(proxy), ..self.app.clone() }).await
+    }
+
+    /// Serves the same gateway once more, its backends asked through another port.
+    pub(crate) async fn serve_asking(&self, backends: Arc<dyn Backends>) -> SocketAddr {
+        let proxy = Proxy { backends, ..self.proxy_with(Arc::clone(&self.app.proxy.usage)) };
         self.serve(App { proxy: Arc::new(proxy), ..self.app.clone() }).await
     }
 

@@ -45,13 +45,15 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("hyper_util", &["server"]),
     ("tower", &["routes", "server"]),
     ("sqlx", &["sql"]),
-    // `wiring` names the error of making a client.
-    ("reqwest", &["azure", "wiring"]),
+    // `wiring` names the error of making a client; the doctor asks what no journey does.
+    ("reqwest", &["azure", "doctor", "wiring"]),
     ("jsonwebtoken", &["azure"]),
     ("azure_core", &["azure"]),
     ("azure_identity", &["azure"]),
     ("azure_security_keyvault_secrets", &["azure"]),
     ("clap", &["cli", "simulator"]),
+    // `domain` says the form of its own types.
+    ("schemars", &["config", "domain"]),
     ("zip", &["cli"]),
     ("object", &["cli"]),
     ("tracing_subscriber", &["cli"]),

@@ -1,0 +1,120 @@
+//! What the doctor asks by: the gateway's own adapters.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::WiringError;
+use crate::azure::entra::{self, Tokens};
+use crate::azure::{cloud, transport};
+use crate::config::settings::{self, Settings};
+use crate::doctor::{Database, Doctor, Identity, SystemResolver, Vault};
+use crate::memory::SystemClock;
+use crate::ports::with_causes;
+use crate::sql;
+
+/// What is renewed behind it ends with `stop`.
+///
+/// # Errors
+/// When no HTTPS client can be made.
+pub fn doctor(
+    settings: &Settings,
+    api_version: String,
+    stop: CancellationToken,
+) -> Result<Doctor<'_>, WiringError> {
+    let client = transport::client()?;
+    let clock = Arc::new(SystemClock::start());
+    let tokens = Tokens::new(entra::source(settings, client.clone()), clock, TaskTracker::new(), stop);
+    let vault = match &settings.key_vault {
+        Some(url) => Some(Vault {
+            url: url.clone(),
+            config_secret: settings.config_secret.clone(),
+            secrets: super::secrets(settings, tokens.clone(), client.clone())?,
+            zone: cloud::facts(settings.cloud).key_vault_zone,
+        }),
+        None => None,
+    };
+    let (identity, cloud) = (settings.identity.clone(), settings.cloud);
+    Ok(Doctor {
+        settings,
+        client,
+        resolver: Arc::new(SystemResolver),
+        database: Arc::new(File(settings.database_file.clone())),
+        identity: Arc::new(App { identity, cloud, tokens }),
+        vault,
+        api_version,
+    })
+}
+
+/// A SQLite file.
+struct File(PathBuf);
+
+#[async_trait]
+impl Database for File {
+    async fn look(&self) -> Result<String, String> {
+        let file = self.0.display();
+        match sql::is_there(&self.0).await {
+            Ok(true) => Ok(format!("{file} can be opened")),
+            Ok(false) => Ok(format!("{file} is not there yet: the first start makes it")),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+/// The gateway's own sign-in.
+struct App {
+    identity: settings::Identity,
+    cloud: settings::Cloud,
+    tokens: Tokens,
+}
+
+#[async_trait]
+impl Identity for App {
+    fn kind(&self) -> String {
+        match &self.identity {
+            settings::Identity::Managed { client_id: None, .. } => {
+                "the system-assigned managed identity".to_owned()
+            }
+            settings::Identity::Managed { client_id: Some(id), .. } => {
+                format!("the user-assigned managed identity {id}")
+            }
+            settings::Identity::Workload { client_id, .. } => format!("the workload identity {client_id}"),
+            settings::Identity::Developer => "the developer's own sign-in".to_owned(),
+        }
+    }
+
+    fn mend(&self) -> String {
+        match &self.identity {
+            settings::Identity::Managed { client_id: None, .. } => {
+                "`az functionapp identity assign --name APP --resource-group GROUP`".to_owned()
+            }
+            settings::Identity::Managed { client_id: Some(_), .. } => {
+                "`az functionapp identity assign --name APP --resource-group GROUP --identities IDENTITY-ID`, or set \
+                 AZURE_CLIENT_ID to the client id of one that is assigned"
+                    .to_owned()
+            }
+            settings::Identity::Workload { .. } => {
+                "`az identity federated-credential list --identity-name IDENTITY --resource-group GROUP`: its issuer \
+                 and subject must be the service account's"
+                    .to_owned()
+            }
+            settings::Identity::Developer => "`az login`".to_owned(),
+        }
+    }
+
+    fn audience(&self) -> String {
+        let scope = cloud::facts(self.cloud).openai_scope;
+        scope.strip_suffix("/.default").unwrap_or(scope).to_owned()
+    }
+
+    async fn token(&self, audience: &str) -> Result<SecretString, String> {
+        let token = self.tokens.token(&cloud::scope(self.cloud, Some(audience))).await;
+        let bearer = token.map_err(|failure| with_causes(&failure))?.bearer();
+        let token = bearer.to_str().ok().and_then(|bearer| bearer.strip_prefix("Bearer "));
+        token.map(SecretString::from).ok_or_else(|| "what came is no token".to_owned())
+    }
+}

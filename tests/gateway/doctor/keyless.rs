@@ -1,0 +1,57 @@
+//! The whole command without any key: managed identity, Key Vault, a backend that takes tokens alone.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use tollgate::simulator::Knobs;
+
+use super::process;
+use crate::azure::identity_endpoint::{self, IdentityEndpoint};
+use crate::azure::vault::{self, Vault};
+use crate::support::resource;
+
+/// Runs the command with these settings; its exit code and the codes of what it found amiss.
+async fn ask(folder: &Path, settings: &[(&'static str, String)]) -> (Option<i32>, Vec<String>) {
+    let (folder, settings) = (folder.to_owned(), settings.to_vec());
+    let asked = tokio::task::spawn_blocking(move || {
+        let settings: Vec<_> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        process(&folder, &settings, &["--json"])
+    });
+    let (code, told) = asked.await.unwrap();
+    for secret in ["the-endpoints-own-secret", "hush"] {
+        assert!(!told.contains(secret), "{told}");
+    }
+    let told: Value = serde_json::from_str(&told).unwrap();
+    let amiss = told["findings"].as_array().unwrap().iter().filter(|finding| finding["level"] != "ok");
+    (code, amiss.map(|finding| finding["code"].as_str().unwrap().to_owned()).collect())
+}
+
+#[tokio::test]
+async fn the_command_signs_in_and_reads_the_vault_as_the_gateway_does() {
+    let (endpoint, vault) = (IdentityEndpoint::start(None).await, Vault::start().await);
+    let (keyless, _one) = resource(Knobs { require_bearer: Some(String::new()), ..Knobs::default() }).await;
+    let (keyed, _two) = resource(Knobs { require_key: vec!["hush".to_owned()], ..Knobs::default() }).await;
+    let deployments = json!({"gpt-4o-mini": "gpt-4o-mini"});
+    let configuration = json!({"backends": [
+        {"name": "keyless", "endpoint": format!("http://{keyless}"), "deployments": deployments},
+        {"name": "keyed", "endpoint": format!("http://{keyed}"), "deployments": deployments,
+         "auth": {"kind": "api_key", "secret": "the-key"}},
+    ]});
+    vault.set("tollgate-config", configuration.to_string());
+    vault.set("the-key", "hush");
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = endpoint.settings().to_vec();
+    settings.push(("TOLLGATE_KEY_VAULT_URL", vault.url()));
+
+    assert_eq!(ask(folder.path(), &settings).await, (Some(0), vec![]));
+    vault.says(Some(vault::Says::Forbidden("ForbiddenByRbac")));
+    assert_eq!(ask(folder.path(), &settings).await, (Some(1), vec!["role_missing".to_owned()]));
+    vault.says(Some(vault::Says::Forbidden("ForbiddenByFirewall")));
+    assert_eq!(ask(folder.path(), &settings).await, (Some(1), vec!["secret_refused".to_owned()]));
+    vault.says(Some(vault::Says::Status(503)));
+    assert_eq!(ask(folder.path(), &settings).await, (Some(1), vec!["key_vault_unreachable".to_owned()]));
+    vault.says(None);
+    endpoint.always(Some(identity_endpoint::Says::Status(400)));
+    assert_eq!(ask(folder.path(), &settings).await, (Some(1), vec!["no_token".to_owned()]));
+    assert_eq!((endpoint.complaints(), vault.complaints()), (vec![], vec![]));
+}
