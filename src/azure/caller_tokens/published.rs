@@ -49,6 +49,16 @@ impl Published for Endpoint {
     }
 }
 
+impl Endpoint {
+    /// How many keys of a tenant can be used: for the doctor.
+    ///
+    /// # Errors
+    /// In words for the operator.
+    pub async fn count(&self, tenant: &str) -> Result<usize, String> {
+        read(&self.fetch(tenant).await?, tenant).map(|keys| keys.len())
+    }
+}
+
 #[derive(Deserialize)]
 struct Document<'a> {
     #[serde(borrow)]
