@@ -2,6 +2,7 @@
 
 pub mod actor;
 pub mod api;
+pub mod audit;
 pub mod balance;
 pub mod breaker;
 pub mod diagnosis;

@@ -29,6 +29,7 @@ mod read;
 mod refusal;
 mod relay;
 mod room;
+mod uses;
 
 pub use authenticate::{Caller, Keys, SignedIn};
 pub use forward::Unasked;
@@ -39,6 +40,7 @@ pub use read::MAX_BODY_BYTES;
 pub use refusal::Refusal;
 pub use relay::{BrokenReply, Relay};
 pub use room::{Room, Taken};
+pub use uses::Uses;
 
 /// What the journey needs.
 pub struct Proxy {
@@ -46,6 +48,8 @@ pub struct Proxy {
     pub clock: Arc<dyn Clock>,
     pub keys: Keys,
     pub signed_in: Arc<SignedIn>,
+    /// When subscriptions were used last.
+    pub uses: Arc<Uses>,
     pub backends: Arc<dyn Backends>,
     pub usage: Arc<dyn UsageSink>,
     /// Backends that must not be asked for usage.

@@ -22,7 +22,7 @@ use crate::memory::SystemClock;
 use crate::ports::{
     Backends, CallerTokens, Clock, LedgerStore, SecretFailure, Secrets, Subscriptions, Unavailable, UsageSink,
 };
-use crate::proxy::{Kept, Keys, Pool, Proxy, Room, SignedIn, Unasked};
+use crate::proxy::{Kept, Keys, Pool, Proxy, Room, SignedIn, Unasked, Uses};
 use crate::renewal::{Place, Renewal};
 use crate::spool::Spool;
 use crate::sql::{Database, OpenError};
@@ -87,11 +87,14 @@ pub async fn wire(
         place: place(settings, &config),
     };
     tasks.spawn(renewal.keep_up(stop.clone()));
+    let uses = Arc::new(Uses::default());
+    tasks.spawn(uses.clone().keep_up(subscriptions.clone(), stop.clone()));
     let proxy = Proxy {
         config: config.clone(),
         clock: clock.clone(),
         keys: Keys::new(hasher.clone(), subscriptions.clone()),
         signed_in: Arc::new(SignedIn::new(callers, subscriptions.clone())),
+        uses,
         backends,
         usage,
         unasked: Unasked::default(),

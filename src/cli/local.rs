@@ -15,9 +15,9 @@ use crate::app::App;
 use crate::config::catalog::Catalog;
 use crate::config::live::Live;
 use crate::config::settings::{Environment, Settings};
+use crate::domain::actor::Actor;
 use crate::domain::ids::Name;
 use crate::domain::key;
-use crate::domain::limit::Limits;
 use crate::issuing::{Application, Issued};
 use crate::memory::SystemClock;
 use crate::ports::{Clock as _, with_causes};
@@ -106,15 +106,9 @@ async fn issued_key(app: &App, data_dir: &Path) -> Result<SecretString, Error> {
             Err(_) => {}
         }
     }
-    let application = Application {
-        name: "local".to_owned(),
-        product: Name::new(PRODUCT)?,
-        owner: None,
-        cost_center: None,
-        limits: Limits::default(),
-        expires_at: None,
-    };
-    match app.issuing.issue(application, None).await? {
+    let application = Application::new("local", Name::new(PRODUCT)?);
+    let author = app.issuing.author(Actor::CommandLine, None);
+    match app.issuing.issue(application, None, &author).await? {
         Issued::New { primary_key, .. } => {
             write_secret(&file, &primary_key)?;
             Ok(primary_key)

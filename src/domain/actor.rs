@@ -4,17 +4,20 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// The app role that opens management.
 pub const ADMIN_ROLE: &str = "Tollgate.Admin";
 
 /// Somebody who manages, as they proved it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Actor {
     /// Whoever has the admin key.
     AdminKey,
+    /// Whoever may run the program with the gateway's own settings.
+    CommandLine,
     /// A person who signed in with Entra.
     Person {
         tenant_id: String,
@@ -28,7 +31,7 @@ pub enum Actor {
         tenant_id: String,
         client_id: String,
         /// `oid`: its service principal's.
-        #[serde(skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         object_id: Option<String>,
     },
 }
@@ -38,6 +41,7 @@ impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AdminKey => f.write_str("admin-key"),
+            Self::CommandLine => f.write_str("command-line"),
             Self::Person { object_id, .. } => write!(f, "person:{object_id}"),
             Self::Application { client_id, .. } => write!(f, "application:{client_id}"),
         }

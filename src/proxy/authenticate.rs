@@ -1,33 +1,32 @@
 //! Headers → Caller, before the body is read.
 //!
-//! A known key costs no I/O: what the store said is believed for [`BELIEVED`]. SDKs demand some key
+//! A known key costs no I/O: what the store said is [`Believed`] for a while. SDKs demand some key
 //! and send junk beside the good one, so every credential is looked at, in the documented order, and
 //! the first valid one serves. An Entra token is one as well, as a bearer alone.
 //!
 //! Never believes a header that says who the caller is, such as `X-MS-CLIENT-PRINCIPAL`: anybody can send it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
-use moka::future::Cache;
 
 use super::{Proxy, Refusal};
 use crate::config::catalog::Catalog;
+use crate::domain::ids::SubscriptionId;
 use crate::domain::key::{self, Hasher, KeyHash};
 use crate::domain::subscription::Subscription;
 use crate::domain::token;
 use crate::domain::units::UnixMillis;
 use crate::ports::{Subscriptions, Unavailable};
 
+mod believed;
 mod signed_in;
 
+use believed::Believed;
 pub use signed_in::SignedIn;
 
-/// A change of a subscription holds within 5 s, on every instance.
-const BELIEVED: Duration = Duration::from_secs(4);
-/// Known and unknown keys alike: a flood of wrong ones takes no more memory than this.
+/// Keys, known and unknown.
 const MAX_BELIEVED: u64 = 20_000;
 
 /// Credentials that are looked at in one request: each unknown one is a look-up in the store.
@@ -55,13 +54,12 @@ impl Caller {
 pub struct Keys {
     hasher: Hasher,
     store: Arc<dyn Subscriptions>,
-    believed: Cache<KeyHash, Option<Arc<Subscription>>>,
+    believed: Believed<KeyHash>,
 }
 
 impl Keys {
     pub fn new(hasher: Hasher, store: Arc<dyn Subscriptions>) -> Self {
-        let believed = Cache::builder().max_capacity(MAX_BELIEVED).time_to_live(BELIEVED).build();
-        Self { hasher, store, believed }
+        Self { hasher, store, believed: Believed::with_room_for(MAX_BELIEVED) }
     }
 
     /// The caller that an issued key proves.
@@ -70,7 +68,7 @@ impl Keys {
     /// [`Refusal::InvalidKey`], or [`Refusal::Unavailable`] when it is not known here and the store cannot be asked.
     pub async fn caller(&self, credential: &str, now: UnixMillis) -> Result<Caller, Refusal> {
         // A typo, or somebody else's key: told by its form, without a look-up.
-        let known = if key::is_well_formed(credential) { self.known(credential).await? } else { None };
+        let known = if key::may_be_one(credential) { self.known(credential).await? } else { None };
         match known {
             Some(subscription) if subscription.is_valid(now) => Ok(Caller { subscription, end_user: None }),
             _ => Err(Refusal::InvalidKey),
@@ -79,12 +77,7 @@ impl Keys {
 
     async fn known(&self, credential: &str) -> Result<Option<Arc<Subscription>>, Unavailable> {
         let hash = self.hasher.hash(credential);
-        if let Some(known) = self.believed.get(&hash).await {
-            return Ok(known);
-        }
-        let found = self.store.by_key(&hash).await?.map(Arc::new);
-        self.believed.insert(hash, found.clone()).await;
-        Ok(found)
+        self.believed.get(&hash, || self.store.by_key(&hash)).await
     }
 }
 
@@ -110,11 +103,20 @@ impl Proxy {
                 Credential::Bearer(key) | Credential::Key(key) => self.keys.caller(key, now).await,
             };
             match proven {
-                Ok(caller) => return Ok(caller),
+                Ok(caller) => {
+                    self.uses.note(&caller.subscription.id, now);
+                    return Ok(caller);
+                }
                 Err(other) => refusal = graver(refusal, other),
             }
         }
         Err(refusal)
+    }
+
+    /// A subscription was changed: what was known of it here is not believed any more.
+    pub async fn forget(&self, id: &SubscriptionId) {
+        self.keys.believed.forget(id).await;
+        self.signed_in.forget(id).await;
     }
 }
 

@@ -21,7 +21,7 @@ use crate::proxy::{Refusal, Room};
 const SILENCE: Duration = Duration::from_secs(30);
 
 /// Somebody who may manage the gateway, and who that is.
-pub(super) struct Admin(#[expect(dead_code, reason = "the audit will read it")] pub(super) Actor);
+pub(super) struct Admin(pub(super) Actor);
 
 impl FromRequestParts<App> for Admin {
     type Rejection = Refused;

@@ -151,6 +151,8 @@ impl From<issuing::Refusal> for Refused {
             R::Invalid { field, .. } => Self::invalid(message, Some(field)),
             R::NoProduct(_) => Self::invalid(message, Some("product".to_owned())),
             R::Conflict => Self::new(StatusCode::CONFLICT, "idempotency_conflict", message),
+            R::NotFound(_) => Self::new(StatusCode::NOT_FOUND, "subscription_not_found", message),
+            R::HasEnded(_) => Self::new(StatusCode::CONFLICT, "subscription_ended", message),
             R::Unavailable(unavailable) => unavailable.into(),
             R::NoKey(error) => Self::unavailable(message, error.to_string()),
         }

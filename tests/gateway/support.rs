@@ -167,6 +167,7 @@ impl TestGateway {
             clock: Arc::clone(&proxy.clock),
             keys: Keys::new(issuing.hasher.clone(), Arc::clone(&issuing.store)),
             signed_in: Arc::clone(&proxy.signed_in),
+            uses: Arc::clone(&proxy.uses),
             backends: Arc::clone(&proxy.backends),
             usage,
             unasked: Unasked::default(),

@@ -5,9 +5,8 @@
 
 use std::sync::Arc;
 
-use moka::future::Cache;
-
-use super::{BELIEVED, Caller};
+use super::Caller;
+use super::believed::Believed;
 use crate::config::catalog::Catalog;
 use crate::domain::actor::Identity;
 use crate::domain::ids::SubscriptionId;
@@ -24,13 +23,12 @@ const MAX_BELIEVED: u64 = 10_000;
 pub struct SignedIn {
     tokens: Arc<dyn CallerTokens>,
     store: Arc<dyn Subscriptions>,
-    believed: Cache<SubscriptionId, Option<Arc<Subscription>>>,
+    believed: Believed<SubscriptionId>,
 }
 
 impl SignedIn {
     pub fn new(tokens: Arc<dyn CallerTokens>, store: Arc<dyn Subscriptions>) -> Self {
-        let believed = Cache::builder().max_capacity(MAX_BELIEVED).time_to_live(BELIEVED).build();
-        Self { tokens, store, believed }
+        Self { tokens, store, believed: Believed::with_room_for(MAX_BELIEVED) }
     }
 
     /// Whom a token speaks for.
@@ -67,11 +65,10 @@ impl SignedIn {
     }
 
     async fn known(&self, id: &SubscriptionId) -> Result<Option<Arc<Subscription>>, Unavailable> {
-        if let Some(known) = self.believed.get(id).await {
-            return Ok(known);
-        }
-        let found = self.store.find(id).await?.map(Arc::new);
-        self.believed.insert(id.clone(), found.clone()).await;
-        Ok(found)
+        self.believed.get(id, || self.store.find(id)).await
+    }
+
+    pub(super) async fn forget(&self, id: &SubscriptionId) {
+        self.believed.forget(id).await;
     }
 }

@@ -52,8 +52,8 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("azure_identity", &["azure"]),
     ("azure_security_keyvault_secrets", &["azure"]),
     ("clap", &["cli", "simulator"]),
-    // `domain` says the form of its own types.
-    ("schemars", &["config", "domain"]),
+    // `domain` and `routes` say the form of their own types.
+    ("schemars", &["config", "domain", "routes"]),
     ("zip", &["cli"]),
     ("object", &["cli"]),
     ("tracing_subscriber", &["cli"]),
