@@ -10,7 +10,7 @@ pub(super) async fn examine(doctor: &Doctor<'_>, callers: &EntraCallers, report:
         let report = report.about("tenant", Some(tenant));
         match in_time(doctor.signing_keys.count(tenant)).await {
             Some(Ok(count)) => {
-                report.ok("signing_keys", format!("Entra publishes {count} signing keys for it"))
+                report.ok("signing_keys", format!("Entra publishes {count} signing keys for it"));
             }
             Some(Err(error)) => no_keys(&report, &error),
             None => no_keys(&report, "no answer"),

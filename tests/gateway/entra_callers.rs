@@ -3,6 +3,7 @@
 mod attacks;
 mod keys;
 mod provider;
+mod self_service;
 
 use std::sync::{Arc, Mutex};
 
