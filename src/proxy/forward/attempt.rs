@@ -201,14 +201,14 @@ fn is_unsent(failure: &BackendFailure) -> bool {
     }
 }
 
-/// A failure to get an answer, as a fault. That we could not sign in says nothing of the backend.
+/// A failure to get an answer, as a fault. That there is no token just now says nothing of the backend.
 pub(in crate::proxy) fn fault_of(failure: &BackendFailure) -> Fault {
     let (why, kind, is_its_own) = match failure {
         BackendFailure::NoConnection(_) => (Why::Failed, "no_connection", true),
         BackendFailure::TimedOut(_) => (Why::Failed, "timed_out", true),
         BackendFailure::BrokeOff(_) => (Why::Failed, "broke_off", true),
         BackendFailure::NoToken(_) => (Why::Failed, "no_token", false),
-        BackendFailure::CannotSignIn(_) => (Why::Misconfigured, "cannot_sign_in", false),
+        BackendFailure::CannotSignIn(_) => (Why::Misconfigured, "cannot_sign_in", true),
     };
     Fault { why, kind: kind.to_owned(), text: with_causes(failure), wait: None, is_its_own }
 }

@@ -98,8 +98,6 @@ async fn every_spelling_of_a_wait_rests_as_it_should() {
         ("reset-requests=86400", 60),
         // What says nothing of use is 10 s.
         ("retry-after=-1", 10),
-        ("retry-after=0", 10),
-        ("retry-after-ms=0", 10),
         ("reset-tokens=-1", 10),
         ("no-retry-after", 10),
     ] {
@@ -111,6 +109,18 @@ async fn every_spelling_of_a_wait_rests_as_it_should() {
         rig.clock.advance(s(rests - 1));
         assert_eq!(rig.server().await, "second", "{headers}");
         rig.clock.advance(s(1));
+        assert_eq!(rig.server().await, "first", "{headers}");
+    }
+}
+
+#[tokio::test]
+async fn a_wait_of_nothing_diverts_only_the_request_that_met_it() {
+    for headers in ["retry-after=0", "retry-after-ms=0", "reset-tokens=0"] {
+        let rig = Rig::of(&["first", "second"]).await;
+        rig.clock.stop();
+        rig.always("first", &format!("status=429,no-retry-after,{headers}")).await;
+        assert_eq!(rig.server().await, "second", "{headers}");
+        rig.always("first", "").await;
         assert_eq!(rig.server().await, "first", "{headers}");
     }
 }

@@ -14,9 +14,11 @@ use crate::support::CHAT;
 const WAITING: &str = ": waiting\n\n";
 const ERROR: &str = "data: {\"error\":{\"code\":\"backend_failed\",";
 
-/// Callers of a stream hear after 200 ms, and then each 100 ms, that it is waited for.
+/// Callers of a stream hear after 200 ms, and then each 100 ms, that it is waited for; no backend is given
+/// up for another one before.
 fn talkative(configuration: &mut Value) {
-    configuration["timeouts"] = json!({"waiting_after": 0.2, "waiting_every": 0.1, "idle": 2});
+    configuration["timeouts"] =
+        json!({"waiting_after": 0.2, "waiting_every": 0.1, "stream_first_byte": 200, "idle": 2});
 }
 
 #[tokio::test]
