@@ -137,6 +137,7 @@ async fn a_genuine_token_that_nothing_binds_is_told_so() {
     for (changes, text) in [
         (json!({"azp": "other"}), "bound to a subscription"),
         (json!({"azp": "other", "oid": "user-1"}), "bound to a subscription"),
+        (json!({"azp": "other", "hasgroups": true}), "too many"),
         (json!({"azp": "client-gone"}), "unknown, suspended or expired"),
     ] {
         let answer = rig.chat(&token(&rig.claims(&changes))).await;

@@ -154,6 +154,7 @@ mod tests {
                 object_id: Some("user".into()),
                 is_person,
                 groups: strings(groups),
+                leaves_groups_out: false,
                 roles: strings(roles),
             };
             callers.subscription(&identity).map(ToString::to_string)
