@@ -132,13 +132,21 @@ async fn terminated() {
     std::future::pending().await
 }
 
+/// The transport of Azure's libraries. At `info` it tells each request that failed, with its query, as often
+/// as it fails; we tell each cause once.
+const LIBRARY: &str = "typespec_client_core";
+
 /// Logs go to stdout, one line each: the Functions host takes every line of stderr for an error.
 fn log() -> Result<(), Error> {
     use std::io::IsTerminal as _;
     use tracing_subscriber::EnvFilter;
     use tracing_subscriber::filter::LevelFilter;
     let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env();
-    let filter = filter.map_err(|error| format!("RUST_LOG: {error}"))?;
+    let mut filter = filter.map_err(|error| format!("RUST_LOG: {error}"))?;
+    if !filter.to_string().contains(LIBRARY) {
+        let quiet = format!("{LIBRARY}=warn").parse().map_err(|error| format!("{LIBRARY}: {error}"))?;
+        filter = filter.add_directive(quiet);
+    }
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stdout)

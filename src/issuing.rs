@@ -20,8 +20,10 @@ use crate::ports::{
 
 mod check;
 mod moving_in;
+mod reach;
 
 pub use moving_in::{Arrival, Arrived};
+pub use reach::Reach;
 
 /// What the journey needs.
 pub struct Issuing {
@@ -77,6 +79,10 @@ pub enum Refusal {
     Conflict,
     #[error("there is no product `{0}`: add it to the gateway configuration, or name another")]
     NoProduct(Name),
+    #[error("the product `{0}` is issued by whoever manages the gateway, and not by those who use it")]
+    NotSelfService(Name),
+    #[error("you have {0} subscriptions of your own: end one that you do not need")]
+    TooMany(u32),
     #[error("there is no subscription `{0}`")]
     NotFound(SubscriptionId),
     #[error("the subscription `{0}` has ended, and stays as it is: issue another")]
@@ -106,13 +112,19 @@ impl Issuing {
         application: Application,
         once: Option<&str>,
         author: &Author,
+        reach: &Reach,
     ) -> Result<Issued, Refusal> {
+        let application = reach.fit(application)?;
         let once = once.map(|key| Once {
             key: digest(format!("{}\n{key}", author.actor).as_bytes()),
             request: digest(format!("{application:?}").as_bytes()),
             forget_before: UnixMillis(author.at.0 - REPLAY),
         });
-        if let Err(refusal) = self.check(&application, author.at) {
+        let mut checked = self.check(&application, author.at);
+        if checked.is_ok() {
+            checked = self.check_reach(reach, &application.product).await;
+        }
+        if let Err(refusal) = checked {
             // What was right then may be wrong by now: its time, or its product.
             let asked = match &once {
                 Some(once) => self.store.asked_before(once).await?,

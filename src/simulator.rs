@@ -40,6 +40,7 @@ mod answer;
 mod ask;
 mod auth;
 mod behaviour;
+mod capacity;
 mod chat;
 mod completions;
 mod counts;
@@ -145,7 +146,7 @@ async fn not_found(State(resource): State<Arc<Resource>>, request: Request) -> R
 }
 
 async fn counts(State(resource): State<Arc<Resource>>) -> Response {
-    json(resource.books.to_json())
+    json(resource.books.to_json(resource.capacity.used()))
 }
 
 async fn reset_counts(State(resource): State<Arc<Resource>>) -> StatusCode {

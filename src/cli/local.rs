@@ -18,7 +18,7 @@ use crate::config::settings::{Environment, Settings};
 use crate::domain::actor::Actor;
 use crate::domain::ids::Name;
 use crate::domain::key;
-use crate::issuing::{Application, Issued};
+use crate::issuing::{Application, Issued, Reach};
 use crate::memory::SystemClock;
 use crate::ports::{Clock as _, with_causes};
 use crate::proxy::Refusal;
@@ -108,7 +108,7 @@ async fn issued_key(app: &App, data_dir: &Path) -> Result<SecretString, Error> {
     }
     let application = Application::new("local", Name::new(PRODUCT)?);
     let author = app.issuing.author(Actor::CommandLine, None);
-    match app.issuing.issue(application, None, &author).await? {
+    match app.issuing.issue(application, None, &author, &Reach::All).await? {
         Issued::New { primary_key, .. } => {
             write_secret(&file, &primary_key)?;
             Ok(primary_key)

@@ -52,7 +52,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Error> {
         let serving = background.spawn(server::serve_latest(listener, router, stop));
         let Wired { app, tasks } = wiring::wire(&settings, config, settings.admin_key.clone()).await?;
         if app.admin_key.is_none() {
-            tracing::warn!("TOLLGATE_ADMIN_KEY is not set: the management routes are shut");
+            tracing::warn!(
+                "TOLLGATE_ADMIN_KEY is not set: only Entra tokens with the role Tollgate.Admin open management"
+            );
         }
         let gateway = routes::router(app);
         drop(latest.send_replace(gateway.clone()));

@@ -211,7 +211,7 @@ pub(super) struct Timeouts {
     #[schemars(range(min = 0.1, max = 220))]
     pub(super) total: Option<f64>,
     /// Between two pieces of a reply.
-    #[schemars(range(min = 0.1, max = 220))]
+    #[schemars(range(min = 0.1, max = 200))]
     pub(super) idle: Option<f64>,
     /// So long a stream may say nothing before its caller gets comments.
     #[schemars(range(min = 0.1, max = 199))]

@@ -37,6 +37,8 @@ impl Default for Timeouts {
 
 /// Under the front end's 230 s, with time left to say what happened.
 const MAX_SECONDS: f64 = 220.0;
+/// Silence is noticed up to an eighth later.
+const MAX_IDLE_SECONDS: f64 = 200.0;
 /// A stream's caller must hear something well before that.
 const MAX_WAITING_SECONDS: f64 = 199.0;
 /// Below it every request would fail.
@@ -54,28 +56,23 @@ impl Timeouts {
                 default
             }
         };
+        let waiting_after =
+            seconds("waiting_after", file.waiting_after, MAX_WAITING_SECONDS, default.waiting_after);
+        let waiting_every =
+            seconds("waiting_every", file.waiting_every, MAX_WAITING_SECONDS, default.waiting_every);
+        let first_of_stream = default.stream_first_byte.min(waiting_after.mul_f64(5.0 / 6.0));
         Self {
             first_byte: seconds("first_byte", file.first_byte, MAX_SECONDS, default.first_byte),
             stream_first_byte: seconds(
                 "stream_first_byte",
                 file.stream_first_byte,
                 MAX_SECONDS,
-                default.stream_first_byte,
+                first_of_stream,
             ),
             total: seconds("total", file.total, MAX_SECONDS, default.total),
-            idle: seconds("idle", file.idle, MAX_SECONDS, default.idle),
-            waiting_after: seconds(
-                "waiting_after",
-                file.waiting_after,
-                MAX_WAITING_SECONDS,
-                default.waiting_after,
-            ),
-            waiting_every: seconds(
-                "waiting_every",
-                file.waiting_every,
-                MAX_WAITING_SECONDS,
-                default.waiting_every,
-            ),
+            idle: seconds("idle", file.idle, MAX_IDLE_SECONDS, default.idle),
+            waiting_after,
+            waiting_every,
         }
     }
 }

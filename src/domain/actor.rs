@@ -59,8 +59,10 @@ pub struct Identity {
     pub object_id: Option<String>,
     /// The application acts for a person who signed in (`scp`), and not for itself.
     pub is_person: bool,
-    /// Object ids. Empty as well where there are more than a token holds.
+    /// Object ids.
     pub groups: Vec<String>,
+    /// There are more groups than a token holds, and so it names none.
+    pub leaves_groups_out: bool,
     /// App roles of the gateway's own registration, as they are written there.
     pub roles: Vec<String>,
 }
@@ -97,6 +99,7 @@ mod tests {
             object_id: Some("o".into()),
             is_person: true,
             groups: vec![],
+            leaves_groups_out: false,
             roles: vec![],
         };
         assert_eq!((identity.person(), identity.actor().to_string()), (Some("o"), "person:o".to_owned()));
@@ -112,6 +115,7 @@ mod tests {
             object_id: None,
             is_person: false,
             groups: vec![ADMIN_ROLE.to_owned()],
+            leaves_groups_out: false,
             roles: roles.iter().map(|role| (*role).to_owned()).collect(),
         };
         assert!(with(&["Other", ADMIN_ROLE]).is_admin());

@@ -45,20 +45,24 @@ pub const DEFAULT_WAIT: Duration = Duration::from_secs(10);
 /// Accounts with a low quota are told to wait for a day; what is true then is asked again sooner.
 pub const MAX_WAIT: Duration = Duration::from_mins(1);
 
-/// How long the backend asks to be left alone, by the first header that says so sensibly. Azure
-/// writes it in five ways, one of them misspelt, and sends -1 and 0 in them too; those say nothing.
+/// How long the backend asks to be left alone, by the first header that says more than 0. Azure writes it
+/// in five ways, one of them misspelt. -1 occurs and says nothing; 0 says that there is no need to wait,
+/// unless another header knows of one.
 pub fn wait(headers: &HeaderMap) -> Option<Duration> {
-    told_wait(headers).or_else(|| reset(headers))
+    sensible([told_wait(headers), reset(headers)])
 }
 
 /// The same, without the times at which its rate limits are as new: those come with every answer, and
 /// only a 429 means them.
 pub fn told_wait(headers: &HeaderMap) -> Option<Duration> {
     let millis = text(headers, "retry-after-ms").and_then(|ms| ms.parse::<f64>().ok());
-    let wait = millis
-        .and_then(|ms| positive_seconds(ms / 1_000.0))
-        .or_else(|| text(headers, "retry-after").and_then(seconds));
-    wait.map(|wait| wait.min(MAX_WAIT))
+    let seconds = text(headers, "retry-after").and_then(in_seconds);
+    sensible([millis.and_then(|ms| duration(ms / 1_000.0)), seconds])
+}
+
+fn sensible(waits: [Option<Duration>; 2]) -> Option<Duration> {
+    let said = || waits.into_iter().flatten();
+    said().find(|wait| !wait.is_zero()).or_else(|| said().next())
 }
 
 fn reset(headers: &HeaderMap) -> Option<Duration> {
@@ -70,20 +74,20 @@ fn reset(headers: &HeaderMap) -> Option<Duration> {
     ];
     // Both budgets must have room again: the longer of the two.
     let waits = resets.into_iter().filter_map(|name| text(headers, name));
-    let wait = waits.filter_map(|text| seconds(text).or_else(|| spelled_out(text))).max();
-    wait.map(|wait| wait.min(MAX_WAIT))
+    waits.filter_map(|text| in_seconds(text).or_else(|| spelled_out(text))).max()
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim)
 }
 
-fn seconds(text: &str) -> Option<Duration> {
-    text.parse::<f64>().ok().and_then(positive_seconds)
+fn in_seconds(text: &str) -> Option<Duration> {
+    text.parse::<f64>().ok().and_then(duration)
 }
 
-fn positive_seconds(seconds: f64) -> Option<Duration> {
-    (seconds > 0.0).then(|| Duration::try_from_secs_f64(seconds).unwrap_or(MAX_WAIT))
+/// `None` for what is no time to wait; no more than [`MAX_WAIT`].
+fn duration(seconds: f64) -> Option<Duration> {
+    (seconds >= 0.0).then(|| Duration::try_from_secs_f64(seconds).unwrap_or(MAX_WAIT).min(MAX_WAIT))
 }
 
 /// OpenAI's spelling of a duration: `1s`, `6m0s`, `1h2m3.5s`, `20ms`.
@@ -106,7 +110,7 @@ fn spelled_out(text: &str) -> Option<Duration> {
         total += number.parse::<f64>().ok()? * factor;
         rest = after;
     }
-    positive_seconds(total)
+    duration(total)
 }
 
 #[cfg(test)]
@@ -160,7 +164,11 @@ mod tests {
             (&[("retry-after", "86400")], Some(60_000)),
             (&[("retry-after", "1e300")], Some(60_000)),
             (&[("retry-after-ms", "-1"), ("retry-after", "3")], Some(3_000)),
-            (&[("retry-after", "0")], None),
+            (&[("retry-after", "0")], Some(0)),
+            (&[("retry-after-ms", "0"), ("retry-after", "4")], Some(4_000)),
+            (&[("retry-after", "0"), ("x-ratelimit-reset-tokens", "5s")], Some(5_000)),
+            (&[("retry-after", "-1")], None),
+            (&[("retry-after", "")], None),
             (&[("retry-after", "soon")], None),
             (&[], None),
         ] {

@@ -34,6 +34,11 @@ pub enum Distrust {
          subscription"
     )]
     NotBound,
+    #[error(
+        "it is genuine, and nothing that it names is bound to a subscription; it names no groups, as there are too \
+         many for a token: an app role can be bound instead"
+    )]
+    GroupsLeftOut,
     #[error("it is genuine, and the subscription that it is bound to is unknown, suspended or expired")]
     Subscription,
 }

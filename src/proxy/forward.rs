@@ -92,6 +92,8 @@ impl Exchange {
             let now = proxy.clock.elapsed();
             let left = (*since + timeouts.total).saturating_sub(now);
             if left.is_zero() || progress.is_committed.load(Relaxed) {
+                // Whoever is not asked for want of time might have served it.
+                failures.failed |= targets.has_another(now);
                 return missing;
             }
             let Some(member) = targets.next(now) else { return missing };

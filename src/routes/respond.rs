@@ -150,6 +150,8 @@ impl From<issuing::Refusal> for Refused {
         match refusal {
             R::Invalid { field, .. } => Self::invalid(message, Some(field)),
             R::NoProduct(_) => Self::invalid(message, Some("product".to_owned())),
+            R::NotSelfService(_) => Self::new(StatusCode::FORBIDDEN, "product_not_self_service", message),
+            R::TooMany(_) => Self::new(StatusCode::CONFLICT, "too_many_subscriptions", message),
             R::Conflict => Self::new(StatusCode::CONFLICT, "idempotency_conflict", message),
             R::NotFound(_) => Self::new(StatusCode::NOT_FOUND, "subscription_not_found", message),
             R::HasEnded(_) => Self::new(StatusCode::CONFLICT, "subscription_ended", message),

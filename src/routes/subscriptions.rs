@@ -11,13 +11,14 @@ use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
 use super::address::Address;
-use super::extract::{self, Admin};
+use super::extract::{self, Admin, Manager};
 use super::functions;
 use super::respond::Refused;
 use crate::app::App;
 use crate::domain::ids::SubscriptionId;
 use crate::domain::subscription::{Slot, Subscription};
-use crate::issuing::Issued;
+use crate::issuing::{Issued, Reach};
+use crate::ports::ListQuery;
 use crate::proxy::Refusal;
 
 pub(super) mod form;
@@ -33,7 +34,7 @@ type AnyId = Result<Path<SubscriptionId>, PathRejection>;
 /// `POST /subscriptions`
 pub(super) async fn issue(
     State(app): State<App>,
-    admin: Result<Admin, Refused>,
+    manager: Result<Manager, Refused>,
     Address(address): Address,
     headers: HeaderMap,
     body: Body,
@@ -43,23 +44,23 @@ pub(super) async fn issue(
         if functions::is_envelope(&headers, &body) {
             return Ok(functions::not_proxying());
         }
-        return issue_as(&app, (admin?, Address(address)), &headers, &body).await;
+        return issue_as(&app, (manager?, Address(address)), &headers, &body).await;
     }
-    let admin = admin?;
+    let manager = manager?;
     let body = extract::body(&headers, body, MAX_BODY_BYTES).await?;
-    issue_as(&app, (admin, Address(address)), &headers, &body).await
+    issue_as(&app, (manager, Address(address)), &headers, &body).await
 }
 
 async fn issue_as(
     app: &App,
-    (admin, address): (Admin, Address),
+    (manager, address): (Manager, Address),
     headers: &HeaderMap,
     body: &[u8],
 ) -> Result<Response, Refused> {
     let form: NewForm = form::read(body)?;
     let once = form::idempotency_key(headers)?;
-    let author = app.issuing.author(admin.0, address.0);
-    match app.issuing.issue(form.into(), once, &author).await? {
+    let author = app.issuing.author(manager.actor, address.0);
+    match app.issuing.issue(form.into(), once, &author, &manager.reach).await? {
         Issued::New { subscription, primary_key, secondary_key } => {
             let mut shown = shown(&subscription);
             shown["primary_key"] = primary_key.expose_secret().into();
@@ -76,19 +77,29 @@ async fn issue_as(
 /// `GET /subscriptions`
 pub(super) async fn list(
     State(app): State<App>,
-    _: Admin,
+    manager: Manager,
     page: Result<Query<Page>, QueryRejection>,
 ) -> Result<Json<Value>, Refused> {
     let Query(page) = page.map_err(|error| Refused::invalid(error.body_text(), None))?;
-    let (subscriptions, has_more) = app.issuing.list(page.try_into()?).await?;
+    let mut query: ListQuery = page.try_into()?;
+    if let Reach::Own(person) = &manager.reach {
+        query.owner = Some(person.clone());
+    }
+    let (subscriptions, has_more) = app.issuing.list(query).await?;
     let next = subscriptions.last().filter(|_| has_more).map(|last| last.id.to_string());
+    let subscriptions = app.issuing.only_within(&manager.reach, subscriptions)?;
     let items: Vec<_> = subscriptions.iter().map(shown).collect();
     Ok(Json(json!({"items": items, "next": next})))
 }
 
 /// `GET /subscriptions/{id}`
-pub(super) async fn find(State(app): State<App>, _: Admin, id: AnyId) -> Result<Json<Value>, Refused> {
+pub(super) async fn find(
+    State(app): State<App>,
+    manager: Manager,
+    id: AnyId,
+) -> Result<Json<Value>, Refused> {
     let id = known_form(id)?;
+    app.issuing.within(&manager.reach, &id).await?;
     Ok(Json(shown(&app.issuing.find(&id).await?)))
 }
 
@@ -112,7 +123,7 @@ pub(super) async fn change(
 /// `POST /subscriptions/{id}/keys/{slot}`
 pub(super) async fn replace_key(
     State(app): State<App>,
-    Admin(actor): Admin,
+    Manager { actor, reach }: Manager,
     Address(address): Address,
     path: Result<Path<(SubscriptionId, String)>, PathRejection>,
 ) -> Result<Json<Value>, Refused> {
@@ -122,6 +133,7 @@ pub(super) async fn replace_key(
         "secondary" => Slot::Secondary,
         _ => return Err(Refusal::NotFound.into()),
     };
+    app.issuing.within(&reach, &id).await?;
     let author = app.issuing.author(actor, address);
     let key = app.issuing.replace_key(&id, slot, &author).await?;
     app.proxy.forget(&id).await;
@@ -131,11 +143,12 @@ pub(super) async fn replace_key(
 /// `DELETE /subscriptions/{id}`
 pub(super) async fn end(
     State(app): State<App>,
-    Admin(actor): Admin,
+    Manager { actor, reach }: Manager,
     Address(address): Address,
     id: AnyId,
 ) -> Result<StatusCode, Refused> {
     let id = known_form(id)?;
+    app.issuing.within(&reach, &id).await?;
     let author = app.issuing.author(actor, address);
     app.issuing.end(&id, &author).await?;
     app.proxy.forget(&id).await;

@@ -83,7 +83,8 @@ impl Answer {
                 let delivery = Delivery::stream(events, ticket)
                     .stopping(stop)
                     .paced(delivery::per_token(behaviour.tokens_per_second))
-                    .in_chunks_of(behaviour.chunk_bytes);
+                    .in_chunks_of(behaviour.chunk_bytes)
+                    .malformed_after(behaviour.malformed_after);
                 let mut response = Response::new(Body::new(delivery));
                 let kind = HeaderValue::from_static("text/event-stream; charset=utf-8");
                 response.headers_mut().insert(CONTENT_TYPE, kind);

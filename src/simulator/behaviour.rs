@@ -24,6 +24,9 @@ separated by commas:
   context-tokens=N       the longest prompt that the model takes
   no-usage               the reply says nothing of usage, even if asked
   no-done                a stream ends without `data: [DONE]` (of responses: without its last event)
+  filtered-after=N       the content filter ends the reply after N tokens: `finish_reason` is
+                         `content_filter`
+  malformed-after=N      after N events of a stream, one whose JSON breaks off in its middle
   chunk-bytes=N          a stream is sent in HTTP chunks of N bytes, wherever that cuts its events
   refuse-stream-options  `stream_options` is an unknown argument
   status=N               refuse with this status and Azure's body for it
@@ -72,6 +75,10 @@ pub(super) struct Behaviour {
     pub(super) refuses_stream_options: bool,
     pub(super) reports_usage: bool,
     pub(super) says_done: bool,
+    /// Tokens after which the filter ends the reply.
+    pub(super) filtered_after: Option<usize>,
+    /// Events after which one comes that is no JSON.
+    pub(super) malformed_after: Option<u64>,
     pub(super) fault: Option<Fault>,
     /// What a refusal says of when to come back; `None` leaves that to the refusal.
     pub(super) retry: Option<Vec<(HeaderName, HeaderValue)>>,
@@ -110,6 +117,8 @@ impl Behaviour {
             "healthy" => {
                 self.fault = None;
                 self.retry = None;
+                self.filtered_after = None;
+                self.malformed_after = None;
             }
             _ => return Err(Unclear::Word(word.to_owned())),
         }
@@ -125,6 +134,8 @@ impl Behaviour {
             "cached-tokens" => self.cached_tokens = number(word, value)?,
             "context-tokens" => self.context_tokens = Some(number(word, value)?),
             "chunk-bytes" => self.chunk_bytes = Some(at_least_one(word, value)?),
+            "filtered-after" => self.filtered_after = Some(number(word, value)?),
+            "malformed-after" => self.malformed_after = Some(number(word, value)?),
             "status" => self.fault = Some(Fault::Status(status(word, value)?)),
             "error" => self.fault = Some(Fault::Named(named(word, value)?)),
             "cut-after" => self.fault = Some(Fault::CutAfter(number(word, value)?)),

@@ -6,7 +6,7 @@ use super::ask::{Ask, flag, limit, list};
 use super::dice::Dice;
 use super::model;
 use super::refusal::Refusal;
-use super::reply::{Choice, Reply, Said, Shape};
+use super::reply::{Choice, FILTERED, Reply, Said, Shape};
 use super::usage::Usage;
 use super::words::{Piece, Text};
 use super::{schema, tools};
@@ -121,6 +121,9 @@ fn choose(ask: &Ask, dice: &mut Dice, room: usize) -> Choice {
 
 fn say_text(ask: &Ask, dice: &mut Dice, room: usize) -> Choice {
     let natural = ask.behaviour.reply_tokens;
+    if let Some(tokens) = ask.behaviour.filtered_after.filter(|tokens| *tokens < natural.min(room)) {
+        return stopped(ask, Text::stock(dice.roll(), tokens, false), FILTERED);
+    }
     let whole = natural <= room;
     let text = Text::stock(dice.roll(), natural.min(room), whole);
     stopped(ask, text, if whole { "stop" } else { "length" })

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 
+use super::capacity::Used;
 use super::usage::Usage;
 
 /// Names come from callers: any beyond these are counted in the total alone.
@@ -57,6 +58,15 @@ struct Book {
     deployments: BTreeMap<String, Tally>,
 }
 
+/// The book as it is shown.
+#[derive(Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    book: &'a Book,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    capacity: Option<Used>,
+}
+
 impl Book {
     fn enter(&mut self, deployment: &str, change: impl Fn(&mut Tally)) {
         change(&mut self.total);
@@ -81,9 +91,10 @@ impl Books {
         book.enter(deployment, change);
     }
 
-    pub(super) fn to_json(&self) -> String {
+    pub(super) fn to_json(&self, capacity: Option<Used>) -> String {
         let book = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        serde_json::to_string(&*book).expect("counts have string keys and finite numbers")
+        serde_json::to_string(&Shown { book: &book, capacity })
+            .expect("counts have string keys and finite numbers")
     }
 
     /// Begins anew; streams that are open stay counted as open.

@@ -98,6 +98,7 @@ pub(super) struct Delivery {
     due: Option<Pin<Box<Sleep>>>,
     waiting: Option<(Bytes, u64)>,
     chunk_bytes: Option<usize>,
+    malformed_after: Option<u64>,
     rest: Bytes,
 }
 
@@ -136,6 +137,7 @@ impl Delivery {
             due: None,
             waiting: None,
             chunk_bytes: None,
+            malformed_after: None,
             rest: Bytes::new(),
         }
     }
@@ -155,9 +157,18 @@ impl Delivery {
         self
     }
 
+    /// The event that comes after so many others breaks off in the middle of its JSON.
+    pub(super) fn malformed_after(mut self, events: Option<u64>) -> Self {
+        self.malformed_after = events;
+        self
+    }
+
     fn next(&mut self) -> Option<(Bytes, u64)> {
         match &mut self.source {
-            Source::Events(events) => events.next().map(|event| (event.bytes, event.tokens)),
+            Source::Events(events) => events.next().map(|event| match self.malformed_after {
+                Some(after) if after == self.sent => (broken_event(&event.bytes), event.tokens),
+                _ => (event.bytes, event.tokens),
+            }),
             Source::Pieces(pieces) => pieces.pop_front().map(|piece| (piece, 0)),
             Source::Nothing => None,
         }
@@ -250,6 +261,11 @@ impl http_body::Body for Delivery {
             }
         }
     }
+}
+
+fn broken_event(event: &Bytes) -> Bytes {
+    // The same bytes whether usage was asked for or not.
+    [&event[..event.len().min(40)], b"\n\n"].concat().into()
 }
 
 fn tokens_as_float(tokens: u64) -> f64 {

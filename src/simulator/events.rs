@@ -7,7 +7,7 @@
 
 use bytes::Bytes;
 
-use super::reply::{Call, FINGERPRINT, Reply, SAFE, Said, Shape, logprobs};
+use super::reply::{CAUGHT, Call, FILTERED, FINGERPRINT, Reply, SAFE, Said, Shape, logprobs};
 use super::usage::Usage;
 use super::words::{Text, escaped};
 
@@ -162,8 +162,10 @@ impl Events {
     }
 
     fn finish(&self, index: usize) -> Vec<u8> {
-        let reason = format!(r#""{}""#, self.reply.choices[index].finish);
-        let around = Around { finish: &reason, ..PLAIN };
+        let finish = self.reply.choices[index].finish;
+        let reason = format!(r#""{finish}""#);
+        let filtered = if finish == FILTERED { CAUGHT } else { PLAIN.filtered };
+        let around = Around { finish: &reason, filtered, ..PLAIN };
         let said = match self.reply.shape {
             Shape::Chat => r#""delta":{}"#,
             Shape::Completions => r#""text":"""#,

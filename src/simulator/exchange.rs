@@ -235,6 +235,12 @@ impl Exchange {
             Operation::Responses => ask.body["max_output_tokens"].as_u64().unwrap_or(usual),
         };
         let cost = ask.prompt_tokens.saturating_add(most);
+        let version = version.unwrap_or("v1");
+        if let Err(wait) = self.resource.capacity.charge(deployment) {
+            let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
+            let refusal = Refusal::throttled(self.operation.name(), version, "call", millis.div_ceil(1000));
+            return Err(refusal.with_wait_ms(millis));
+        }
         self.resource.throttle.charge(deployment, cost).map_err(|exceeded| {
             let seconds = exceeded.retry_after.as_secs_f64().ceil();
             #[expect(
@@ -248,7 +254,6 @@ impl Exchange {
             } else {
                 ("call", "x-ratelimit-reset-requests")
             };
-            let version = version.unwrap_or("v1");
             Refusal::throttled(self.operation.name(), version, limit, seconds)
                 .with_numbers(&[(reset, seconds)])
         })

@@ -40,6 +40,11 @@ pub struct Knobs {
     /// Requests that a deployment grants each minute before it answers 429
     #[arg(long, value_name = "N")]
     pub requests_per_minute: Option<u64>,
+    /// Requests a second that a deployment takes, as provisioned capacity does: one too many is answered
+    /// with 429 and, in `retry-after-ms`, how soon the next one is taken; `GET /simulator/counts` has in
+    /// `capacity` what was granted and what nobody used
+    #[arg(long, value_name = "N", value_parser = rate)]
+    pub requests_per_second: Option<f64>,
     /// A prompt with this word triggers the content filter (as `[[content-filter]]` always does)
     #[arg(long, value_name = "WORD")]
     pub content_filter: Option<String>,
@@ -114,6 +119,7 @@ impl Default for Knobs {
             context_tokens: None,
             tokens_per_minute: None,
             requests_per_minute: None,
+            requests_per_second: None,
             content_filter: None,
             refuse_stream_options: false,
             fault_share: 0.0,
@@ -139,6 +145,8 @@ impl Knobs {
             refuses_stream_options: self.refuse_stream_options,
             reports_usage: true,
             says_done: true,
+            filtered_after: None,
+            malformed_after: None,
             fault: None,
             retry: None,
         }
@@ -155,6 +163,13 @@ fn at_least_one(value: &str) -> Result<usize, String> {
     match value.parse() {
         Ok(0) | Err(_) => Err("a whole number of at least 1".to_owned()),
         Ok(some) => Ok(some),
+    }
+}
+
+fn rate(value: &str) -> Result<f64, String> {
+    match behaviour::speed(value) {
+        Ok(rate) if rate > 0.0 => Ok(rate),
+        _ => Err("a number of at least 0.001".to_owned()),
     }
 }
 
@@ -213,6 +228,7 @@ mod tests {
             "--tokens-per-chunk 0",
             "--faults fire",
             "--tokens-per-second -1",
+            "--requests-per-second 0",
         ] {
             assert!(parsed(line).is_err(), "{line}");
         }

@@ -276,6 +276,13 @@ impl Refusal {
         self
     }
 
+    /// In milliseconds, how soon to come back.
+    pub(super) fn with_wait_ms(self, millis: u64) -> Self {
+        let name = HeaderName::from_static("retry-after-ms");
+        let seconds = HeaderName::from_static("retry-after");
+        self.with_retry_headers(&[(name, millis.into()), (seconds, millis.div_ceil(1000).into())])
+    }
+
     /// These headers, and no other word on when to come back.
     pub(super) fn with_retry_headers(mut self, headers: &[(HeaderName, HeaderValue)]) -> Self {
         let tells_when = |name: &str| name.starts_with("retry-after") || name.contains("-reset-");

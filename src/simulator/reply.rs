@@ -67,6 +67,10 @@ pub(super) struct Reply {
 }
 
 pub(super) const FINGERPRINT: &str = "fp_b705f0c291";
+/// The reason to end of an answer that the content filter ended.
+pub(super) const FILTERED: &str = "content_filter";
+/// What the filter says of where it ended an answer.
+pub(super) const CAUGHT: &str = r#"{"hate":{"filtered":false,"severity":"safe"},"self_harm":{"filtered":false,"severity":"safe"},"sexual":{"filtered":false,"severity":"safe"},"violence":{"filtered":true,"severity":"high"}}"#;
 pub(super) const SAFE: &str = r#"{"hate":{"filtered":false,"severity":"safe"},"self_harm":{"filtered":false,"severity":"safe"},"sexual":{"filtered":false,"severity":"safe"},"violence":{"filtered":false,"severity":"safe"}}"#;
 const PROMPT_SAFE: &str = r#"{"hate":{"filtered":false,"severity":"safe"},"jailbreak":{"detected":false,"filtered":false},"self_harm":{"filtered":false,"severity":"safe"},"sexual":{"filtered":false,"severity":"safe"},"violence":{"filtered":false,"severity":"safe"}}"#;
 

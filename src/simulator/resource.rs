@@ -8,6 +8,7 @@ use memchr::memmem;
 
 use super::Knobs;
 use super::behaviour::{Behaviour, Fault, Unclear};
+use super::capacity::Capacity;
 use super::counts::Books;
 use super::dice::{Dice, Ids, mix};
 use super::kept::Shelves;
@@ -27,6 +28,7 @@ pub(super) struct Resource {
     always: RwLock<Behaviour>,
     pub(super) books: Arc<Books>,
     pub(super) throttle: Throttle,
+    pub(super) capacity: Capacity,
     pub(super) memo: Memo,
     pub(super) ids: Ids,
     pub(super) last: Last,
@@ -40,6 +42,7 @@ impl Resource {
         Ok(Self {
             always: RwLock::new(knobs.told(&knobs.always)?),
             throttle: Throttle::new(knobs.requests_per_minute, knobs.tokens_per_minute),
+            capacity: Capacity::new(knobs.requests_per_second),
             knobs,
             books: Arc::default(),
             memo: Memo::default(),

@@ -1,6 +1,6 @@
 //! A reply as one JSON body, with its members in Azure's order.
 
-use super::reply::{Call, Choice, FINGERPRINT, Reply, SAFE, Said, Shape, logprobs};
+use super::reply::{CAUGHT, Call, Choice, FILTERED, FINGERPRINT, Reply, SAFE, Said, Shape, logprobs};
 use super::words::escaped;
 
 /// Writes the body; `reports_usage` is what a resource does that is not told otherwise.
@@ -36,6 +36,7 @@ pub(super) fn write(reply: &Reply, reports_usage: bool) -> Vec<u8> {
 
 fn write_choice(reply: &Reply, index: usize, choice: &Choice, body: &mut Vec<u8>) {
     let filtered = match choice.said {
+        Said::Text(_) if choice.finish == FILTERED => CAUGHT,
         Said::Text(_) => SAFE,
         Said::Calls(_) | Said::Function(_) => "{}",
     };

@@ -5,6 +5,16 @@ use tollgate::simulator::Knobs;
 
 use crate::support::{TestGateway, configuration, resource};
 
+mod endurance;
+mod faults;
+mod rests;
+mod rig;
+mod scripted;
+mod shares;
+mod sign_in;
+mod verdicts;
+mod waiting;
+
 fn hello() -> Value {
     json!({"messages": [{"role": "user", "content": "Say hello."}]})
 }

@@ -12,6 +12,7 @@ mod configuration;
 mod description;
 mod doctor;
 mod durability;
+mod entra_callers;
 mod failover;
 mod host;
 mod identity;

@@ -69,5 +69,8 @@ async fn it_listens_at_once_while_the_vault_is_down_and_ends_when_asked() {
     let log = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(0), "{log}");
     assert!(!log.contains("stopped before everything was written"), "{log}");
+    // Once, however often it looked, and nothing beside it: Azure's library would tell each failed request.
+    let tells_of_the_vault = |line: &&str| line.contains("tollgate-config");
+    assert_eq!(log.lines().filter(tells_of_the_vault).count(), 1, "{log}");
     assert!(log.contains("the configuration cannot be read from the secret `tollgate-config`"), "{log}");
 }

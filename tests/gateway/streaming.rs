@@ -14,7 +14,7 @@ fn streamed(extra: &Value) -> Value {
 
 /// A stream without what differs from one request to the next, its ids and times; every other byte is
 /// left as it is.
-fn told(stream: &str) -> String {
+pub(crate) fn told(stream: &str) -> String {
     let mut told = stream.to_owned();
     for (member, is_value) in
         [("\"id\":\"", (|c| c != '"') as fn(char) -> bool), ("\"created\":", |c| c.is_ascii_digit())]

@@ -20,10 +20,14 @@ use tollgate::config::live::Live;
 use tollgate::config::settings::Settings;
 use tollgate::domain::units::UnixMillis;
 use tollgate::ledger::Ledger;
-use tollgate::ports::{LedgerStore, UsageSink};
+use tollgate::ports::{Backends, LedgerStore, UsageSink};
 use tollgate::proxy::{Kept, Keys, Pool, Proxy, Room, Unasked};
 use tollgate::simulator::{self, Knobs};
 use tollgate::{routes, server, wiring};
+
+mod clock;
+
+pub(crate) use clock::SetClock;
 
 pub(crate) const ADMIN_KEY: &str = "not-a-real-admin-key";
 pub(crate) const CHAT: &str = "/openai/deployments/gpt-4o-mini/chat/completions?api-version=2024-10-21";
@@ -102,8 +106,17 @@ impl TestGateway {
     }
 
     pub(crate) async fn with(resource: SocketAddr, configuration: &Value) -> Self {
+        Self::with_settings(resource, configuration, &[]).await
+    }
+
+    /// The same, with more settings.
+    pub(crate) async fn with_settings(
+        resource: SocketAddr,
+        configuration: &Value,
+        more: &[(&'static str, String)],
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let app = app(folder.path(), configuration).await;
+        let app = app(folder.path(), configuration, more).await;
         let listener = listener().await;
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
@@ -138,6 +151,12 @@ impl TestGateway {
     /// Serves the same gateway once more, with so much room for the bodies of requests.
     pub(crate) async fn serve_with_room(&self, room: Room) -> SocketAddr {
         let proxy = Proxy { room, ..self.proxy_with(Arc::clone(&self.app.proxy.usage)) };
+        self.serve(App { proxy: Arc::new(proxy), ..self.app.clone() }).await
+    }
+
+    /// Serves the same gateway once more, its backends asked through another port.
+    pub(crate) async fn serve_asking(&self, backends: Arc<dyn Backends>) -> SocketAddr {
+        let proxy = Proxy { backends, ..self.proxy_with(Arc::clone(&self.app.proxy.usage)) };
         self.serve(App { proxy: Arc::new(proxy), ..self.app.clone() }).await
     }
 
@@ -264,11 +283,12 @@ impl TestGateway {
     }
 }
 
-async fn app(folder: &Path, configuration: &Value) -> App {
-    let settings = BTreeMap::from([
+async fn app(folder: &Path, configuration: &Value, more: &[(&'static str, String)]) -> App {
+    let mut settings = BTreeMap::from([
         ("TOLLGATE_DATABASE_URL", format!("sqlite://{}", folder.join("ledger.db").display())),
         ("TOLLGATE_DATA_DIR", folder.display().to_string()),
     ]);
+    settings.extend(more.iter().cloned());
     let settings = Settings::read(&settings).unwrap();
     let catalog = Catalog::parse(&configuration.to_string(), "test").unwrap();
     let config = Arc::new(Live::holding(catalog, "test", UnixMillis(0)));

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::Issuers;
 use crate::domain::actor::Identity;
@@ -35,6 +36,10 @@ pub(super) struct Claims {
     idtyp: Option<String>,
     groups: Option<Vec<String>>,
     roles: Option<Vec<String>>,
+    /// Where to ask for what the token leaves out.
+    #[serde(rename = "_claim_names")]
+    elsewhere: Option<Value>,
+    hasgroups: Option<bool>,
 }
 
 impl Claims {
@@ -91,6 +96,8 @@ impl Claims {
             object_id,
             is_person,
             groups: lower(self.groups.unwrap_or_default()),
+            leaves_groups_out: self.hasgroups == Some(true)
+                || self.elsewhere.is_some_and(|names| names.get("groups").is_some()),
             roles: self.roles.unwrap_or_default(),
         })
     }
@@ -105,7 +112,7 @@ fn is_one(issuer: &str, bases: &[String], tenant: &str, end: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
@@ -187,5 +194,12 @@ mod tests {
             assert_eq!(check(&with(&changes)).unwrap().person(), None, "{changes}");
         }
         assert!(check(&with(&json!({"scp": null, "oid": null}))).is_ok());
+    }
+
+    #[test]
+    fn groups_that_a_token_leaves_out_are_noticed() {
+        let out = |changes| check(&with(&changes)).unwrap().leaves_groups_out;
+        assert!(out(json!({"_claim_names": {"groups": "src1"}})) && out(json!({"hasgroups": true})));
+        assert!(!out(json!({})) && !out(json!({"_claim_names": {"other": "src1"}})));
     }
 }

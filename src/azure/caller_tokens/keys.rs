@@ -29,6 +29,8 @@ const AGAIN_FOR_CALLERS: Duration = Duration::from_secs(1);
 const AGAIN_BEHIND: Duration = Duration::from_mins(1);
 /// Without news for so long, a key that Entra took back could still be believed.
 const KEEP: Duration = Duration::from_hours(24);
+/// For one question in all: callers wait for it.
+const FETCH: Duration = Duration::from_secs(5);
 /// More than any configuration names.
 const MAX_TENANTS: u64 = 1_000;
 
@@ -163,7 +165,9 @@ impl Keys {
     async fn fetch(self, tenant: Arc<Tenant>) {
         let fetched = tokio::select! {
             () = self.0.stop.cancelled() => Err("the gateway stops".to_owned()),
-            fetched = self.0.published.fetch(&tenant.id) => fetched,
+            fetched = tokio::time::timeout(FETCH, self.0.published.fetch(&tenant.id)) => {
+                fetched.unwrap_or_else(|_| Err(format!("no answer within {} s", FETCH.as_secs())))
+            }
         };
         let read = fetched.and_then(|document| published::read(&document, &tenant.id));
         let mut state = tenant.lock();
@@ -186,11 +190,11 @@ impl Keys {
 fn tell(tenant: &str, failure: Option<&String>, was_failing: bool) {
     match failure {
         Some(failure) if !was_failing => tracing::warn!(
-            tenant,
+            tenant.id = tenant,
             "the signing keys of tenant {tenant} cannot be had, those that are known go on: {failure}"
         ),
         None if was_failing => {
-            tracing::info!(tenant, "the signing keys of tenant {tenant} can be had again");
+            tracing::info!(tenant.id = tenant, "the signing keys of tenant {tenant} can be had again");
         }
         _ => {}
     }

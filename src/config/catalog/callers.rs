@@ -21,9 +21,14 @@ pub struct EntraCallers {
 }
 
 impl EntraCallers {
+    /// The tenants' ids.
+    pub fn tenants(&self) -> impl Iterator<Item = &str> {
+        self.tenants.iter().map(String::as_str)
+    }
+
     /// The tenant of this id, as the configuration writes it.
     pub fn tenant(&self, id: &str) -> Option<&str> {
-        self.tenants.iter().map(String::as_str).find(|tenant| tenant.eq_ignore_ascii_case(id))
+        self.tenants().find(|tenant| tenant.eq_ignore_ascii_case(id))
     }
 
     /// The subscription that somebody uses. Where several bindings meet, the application's holds, then the
@@ -149,6 +154,7 @@ mod tests {
                 object_id: Some("user".into()),
                 is_person,
                 groups: strings(groups),
+                leaves_groups_out: false,
                 roles: strings(roles),
             };
             callers.subscription(&identity).map(ToString::to_string)

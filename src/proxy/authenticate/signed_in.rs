@@ -55,7 +55,8 @@ impl SignedIn {
     ) -> Result<Caller, Refusal> {
         let identity = self.identity(catalog, token).await?;
         let bound = catalog.callers.as_ref().and_then(|callers| callers.subscription(&identity));
-        let id = bound.ok_or(Refusal::InvalidToken(Distrust::NotBound))?;
+        let not_bound = if identity.leaves_groups_out { Distrust::GroupsLeftOut } else { Distrust::NotBound };
+        let id = bound.ok_or(Refusal::InvalidToken(not_bound))?;
         match self.known(id).await? {
             Some(subscription) if subscription.is_valid(now) => {
                 Ok(Caller { subscription, end_user: identity.person().map(str::to_owned) })

@@ -141,6 +141,7 @@ impl Attempt<'_> {
             return Ok(Reply { status, headers, first, body, is_injected, may_be_elsewhere: false });
         }
         let first = beginning(&mut body).await;
+        let first = first.map_err(|failure| Failed { fault: fault_of(&failure), status: None })?;
         let error = error_in(&first);
         let refused = Refused {
             status,
@@ -200,14 +201,14 @@ fn is_unsent(failure: &BackendFailure) -> bool {
     }
 }
 
-/// A failure to get an answer, as a fault. That we could not sign in says nothing of the backend.
+/// A failure to get an answer, as a fault. That there is no token just now says nothing of the backend.
 pub(in crate::proxy) fn fault_of(failure: &BackendFailure) -> Fault {
     let (why, kind, is_its_own) = match failure {
         BackendFailure::NoConnection(_) => (Why::Failed, "no_connection", true),
         BackendFailure::TimedOut(_) => (Why::Failed, "timed_out", true),
         BackendFailure::BrokeOff(_) => (Why::Failed, "broke_off", true),
         BackendFailure::NoToken(_) => (Why::Failed, "no_token", false),
-        BackendFailure::CannotSignIn(_) => (Why::Misconfigured, "cannot_sign_in", false),
+        BackendFailure::CannotSignIn(_) => (Why::Misconfigured, "cannot_sign_in", true),
     };
     Fault { why, kind: kind.to_owned(), text: with_causes(failure), wait: None, is_its_own }
 }
@@ -231,19 +232,23 @@ fn in_one_line(text: &str, max_chars: usize) -> String {
     text.chars().take(max_chars).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// The beginning of an error's body. What cannot be read is left for the caller to meet.
-async fn beginning(body: &mut BackendBody) -> Bytes {
+/// The beginning of an error's body. One that breaks off here is no answer yet: nobody has seen any of
+/// it. What is longer, or slower, is left for the caller to meet.
+async fn beginning(body: &mut BackendBody) -> Result<Bytes, BackendFailure> {
     let mut read = BytesMut::new();
     let reading = async {
         while read.len() < MAX_ERROR_BYTES
-            && let Some(Ok(frame)) = body.frame().await
+            && let Some(frame) = body.frame().await
         {
-            read.extend_from_slice(&frame.into_data().unwrap_or_default());
+            read.extend_from_slice(&frame?.into_data().unwrap_or_default());
         }
+        Ok(())
     };
-    // Whether it ended or not, what came is what there is to understand.
-    let _ = tokio::time::timeout(ERROR_BODY, reading).await;
-    read.freeze()
+    match tokio::time::timeout(ERROR_BODY, reading).await {
+        Ok(Err(failure)) => Err(failure),
+        // What came is what there is to understand.
+        Ok(Ok(())) | Err(_) => Ok(read.freeze()),
+    }
 }
 
 #[derive(Default, Deserialize)]

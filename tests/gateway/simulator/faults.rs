@@ -101,3 +101,39 @@ async fn a_share_of_requests_fails_as_the_seed_says() {
         assert!(first.contains(&end), "no {end} in {first:?}");
     }
 }
+
+#[tokio::test]
+async fn a_filtered_reply_ends_where_the_filter_caught_it() {
+    let resource = Resource::new(Knobs::default());
+    let whole = resource.told("filtered-after=2", CHAT, &with(hello(), &json!({"max_tokens": 30}))).await;
+    assert_eq!(whole.json()["choices"][0]["finish_reason"], "content_filter");
+    assert_eq!(whole.json()["usage"]["completion_tokens"], 2);
+    let streamed = resource.told("filtered-after=2", CHAT, &streamed(&json!({"max_tokens": 30}))).await;
+    let last = streamed.chunks().pop().unwrap()["choices"][0].clone();
+    assert_eq!(last["finish_reason"], "content_filter");
+    assert_eq!(last["content_filter_results"]["violence"]["filtered"], true);
+}
+
+#[tokio::test]
+async fn a_malformed_event_is_no_json_and_the_others_are() {
+    let resource = Resource::new(Knobs::default());
+    let answer = resource.told("malformed-after=3", CHAT, &streamed(&json!({}))).await;
+    let events = answer.events();
+    let bad: Vec<_> = (0..events.len() - 1)
+        .filter(|index| serde_json::from_str::<Value>(&events[*index]).is_err())
+        .collect();
+    assert_eq!(bad, [3]);
+    assert_eq!(events.last().unwrap(), "[DONE]");
+}
+
+#[tokio::test]
+async fn provisioned_capacity_says_in_milliseconds_when_there_is_room() {
+    let resource = Resource::new(Knobs { requests_per_second: Some(2.0), ..Knobs::default() });
+    assert_eq!(resource.post(CHAT, &hello()).await.status, 200);
+    let busy = resource.post(CHAT, &hello()).await;
+    assert_eq!(busy.status, 429);
+    let wait: u64 = busy.header("retry-after-ms").parse().unwrap();
+    assert!((1..=500).contains(&wait), "{wait}");
+    assert_eq!(busy.header("retry-after"), "1");
+    assert_eq!(resource.counts().await["capacity"]["granted"], 1.0);
+}
