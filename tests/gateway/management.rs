@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::support::{ADMIN_KEY, Answer, CHAT, TestGateway};
 
 mod attacks;
+mod known;
 
 fn hello() -> String {
     json!({"messages": [{"role": "user", "content": "Say hello."}]}).to_string()
