@@ -2,7 +2,8 @@
 //!
 //! `tg_`, 43 characters of 256 random bits, 6 characters of checksum. The checksum tells a typo from
 //! a wrong key without a look-up, and lets secret scanners recognise a leaked one. Only a keyed hash
-//! is ever stored: whoever reads the database cannot call with what it finds there.
+//! is ever stored: whoever reads the database cannot call with what it finds there. A key is looked up by that
+//! hash and never compared itself: how long it takes says nothing of how near a guess was.
 
 use aws_lc_rs::hmac;
 use secrecy::{ExposeSecret as _, SecretString};

@@ -70,7 +70,8 @@ fn description() -> Value {
             "schemas": schemas,
             "securitySchemes": {"admin": {
                 "type": "http", "scheme": "bearer",
-                "description": "The admin key, or an Entra token with the app role `Tollgate.Admin`.",
+                "description": "The admin key, or an Entra token with the app role `Tollgate.Admin`. A \
+                    person's token without it reaches subscriptions of their own, on products with self-service.",
             }},
         },
     })

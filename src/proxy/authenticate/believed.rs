@@ -95,3 +95,50 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Believed<K> {
         self.changes.insert(id.clone(), change).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::domain::ids::Name;
+
+    fn subscription(name: &str) -> Subscription {
+        serde_json::from_value(json!({
+            "id": "sub-1", "name": name, "product": "p", "state": "active", "owner": null, "cost_center": null,
+            "limits": {}, "notes": null, "tags": {}, "created_at": "2026-01-01T00:00:00Z", "expires_at": null,
+            "last_used_at": null, "primary_key_hint": "aaaa", "secondary_key_hint": "bbbb",
+        }))
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_was_read_before_a_change_is_not_believed_even_if_the_look_was_under_way() {
+        let believed: Believed<u8> = Believed::with_room_for(10);
+        let id = Name::new("sub-1").unwrap();
+        let looks = AtomicU64::new(0);
+        let look = async || {
+            let number = looks.fetch_add(1, Ordering::SeqCst);
+            if number == 0 {
+                believed.forget(&id).await;
+            }
+            Ok(Some(subscription(&number.to_string())))
+        };
+        let name = async || believed.get(&1, &look).await.unwrap().unwrap().name.clone();
+        assert_eq!(name().await, "1");
+        assert_eq!(name().await, "1");
+        believed.forget(&Name::new("sub-2").unwrap()).await;
+        assert_eq!(name().await, "1");
+        believed.forget(&id).await;
+        assert_eq!(name().await, "2");
+    }
+
+    #[tokio::test]
+    async fn a_failed_look_is_not_believed() {
+        let believed: Believed<u8> = Believed::with_room_for(10);
+        let failed = || async { Err(Unavailable { what: "the store", source: "down".into() }) };
+        assert_eq!(believed.get(&1, failed).await.unwrap_err().what, "the store");
+        let found = believed.get(&1, || async { Ok(Some(subscription("one"))) }).await.unwrap();
+        assert_eq!(found.unwrap().name, "one");
+    }
+}
