@@ -15,7 +15,7 @@ pub struct App {
     pub proxy: Arc<Proxy>,
     pub ledger: Arc<Ledger>,
     pub issuing: Arc<Issuing>,
-    /// Opens the management routes; without it they are shut.
+    /// Opens the management routes; without it only the app role `Tollgate.Admin` does.
     pub admin_key: Option<Arc<SecretString>>,
     /// Ends what goes on behind the requests for ever, when the last route is gone.
     pub background: Arc<DropGuard>,

@@ -1,5 +1,6 @@
 //! Adapters, one service a file: the only code that knows Azure.
 
+pub mod caller_tokens;
 pub mod cloud;
 pub mod entra;
 pub mod key_vault;

@@ -19,6 +19,7 @@ use crate::config::settings::Settings;
 use crate::ports::Secrets;
 
 mod backend;
+mod callers;
 mod configuration;
 mod finding;
 mod identity;
@@ -42,6 +43,7 @@ pub struct Doctor<'a> {
     pub resolver: Arc<dyn Resolver>,
     pub database: Arc<dyn Database>,
     pub identity: Arc<dyn Identity>,
+    pub signing_keys: Arc<dyn SigningKeys>,
     /// `None`: no vault is set.
     pub vault: Option<Vault>,
     /// What backends are asked with.
@@ -88,6 +90,16 @@ pub trait Identity: Send + Sync {
     /// # Errors
     /// In words for the operator: what to mend, where that is known.
     async fn token(&self, audience: &str) -> Result<SecretString, String>;
+}
+
+/// What Entra publishes for callers' tokens to be judged by.
+#[async_trait]
+pub trait SigningKeys: Send + Sync {
+    /// How many keys a tenant has that can be used.
+    ///
+    /// # Errors
+    /// In words for the operator.
+    async fn count(&self, tenant: &str) -> Result<usize, String>;
 }
 
 /// The system's own resolver, which knows the private zones that are linked to the network.
@@ -145,6 +157,9 @@ impl Doctor<'_> {
         let Some(configured) = configuration::examine(self, &report).await else {
             return;
         };
+        if let Some(callers) = &configured.catalog.callers {
+            callers::examine(self, callers, &report).await;
+        }
         let tokens = identity::examine(self, &configured.catalog, &report.about("identity", None)).await;
         let found = backend::Found { doctor: self, configured: &configured, tokens: &tokens };
         join_all(configured.catalog.backends.iter().map(|backend| {

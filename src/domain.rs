@@ -1,6 +1,8 @@
 //! The rules, as plain values and functions: no I/O, no clock, no dice.
 
+pub mod actor;
 pub mod api;
+pub mod audit;
 pub mod balance;
 pub mod breaker;
 pub mod diagnosis;
@@ -13,6 +15,7 @@ pub mod price;
 pub mod prompt;
 pub mod retry;
 pub mod subscription;
+pub mod token;
 pub mod tokens;
 pub mod trace;
 pub mod units;

@@ -12,12 +12,16 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use secrecy::SecretString;
+use uuid::Uuid;
 
-use crate::config::catalog::{Backend, Catalog};
+use crate::config::catalog::{Backend, Catalog, EntraCallers};
 use crate::config::live::NoConfiguration;
-use crate::domain::ids::SubscriptionId;
+use crate::domain::actor::Identity;
+use crate::domain::audit::{Action, Author, Record};
+use crate::domain::ids::{Name, SubscriptionId};
 use crate::domain::key::KeyHash;
-use crate::domain::subscription::Subscription;
+use crate::domain::subscription::{Change, State, Subscription};
+use crate::domain::token::Distrust;
 use crate::domain::units::UnixMillis;
 use crate::domain::usage::UsageEvent;
 
@@ -58,25 +62,76 @@ pub trait Clock: Send + Sync {
     fn elapsed(&self) -> Duration;
 }
 
-/// The subscriptions that were issued.
+/// The subscriptions that were issued, and who changed what of them.
 #[async_trait]
 pub trait Subscriptions: Send + Sync {
     /// Whose key has this hash, in either slot.
     async fn by_key(&self, key: &KeyHash) -> Result<Option<Subscription>, Unavailable>;
     async fn find(&self, id: &SubscriptionId) -> Result<Option<Subscription>, Unavailable>;
-    /// In the order in which they were issued, from behind `after` on, `limit` of them at most.
-    async fn list(
-        &self,
-        after: Option<&SubscriptionId>,
-        limit: u32,
-    ) -> Result<Vec<Subscription>, Unavailable>;
+    /// In the order of their ids, which for those that were issued here is that of their issue. A page
+    /// takes as long however many there are.
+    async fn list(&self, query: &ListQuery) -> Result<Vec<Subscription>, Unavailable>;
     /// Keeps a new one with the hashes of its keys, unless `once` says that this was asked before.
-    async fn create(
+    async fn create(&self, new: &New<'_>, author: &Author) -> Result<Created, Unavailable>;
+    /// What the same request made before, if it was made before.
+    async fn asked_before(&self, once: &Once) -> Result<Option<Created>, Unavailable>;
+    /// Changes one as [`Subscription::with`] says, with its entry in the audit: both or neither. What
+    /// changes nothing has no entry.
+    async fn change(
         &self,
-        subscription: &Subscription,
-        keys: &KeyHashes,
-        once: Option<&Once>,
-    ) -> Result<Created, Unavailable>;
+        id: &SubscriptionId,
+        change: &Change,
+        author: &Author,
+    ) -> Result<Changed, Unavailable>;
+    /// Keeps when each was used last; never goes back.
+    async fn touch(&self, uses: &[(SubscriptionId, UnixMillis)]) -> Result<(), Unavailable>;
+    /// Entries of the audit, the newest first. A page takes as long however many there are.
+    async fn audit(&self, query: &AuditQuery) -> Result<Vec<Record>, Unavailable>;
+}
+
+/// Which subscriptions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListQuery {
+    pub product: Option<Name>,
+    pub owner: Option<String>,
+    /// `None`: those that have not ended.
+    pub state: Option<State>,
+    /// Those behind this one.
+    pub after: Option<SubscriptionId>,
+    pub limit: u32,
+}
+
+/// Which entries of the audit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuditQuery {
+    pub subscription: Option<SubscriptionId>,
+    /// Inclusive.
+    pub from: Option<UnixMillis>,
+    /// Exclusive.
+    pub to: Option<UnixMillis>,
+    /// Those behind this one, which is the time and the id of the last entry of a page.
+    pub behind: Option<(UnixMillis, Uuid)>,
+    pub limit: u32,
+}
+
+/// A subscription that is to be kept.
+#[derive(Clone, Copy, Debug)]
+pub struct New<'a> {
+    pub subscription: &'a Subscription,
+    pub keys: &'a KeyHashes,
+    pub once: Option<&'a Once>,
+    /// What the audit calls it.
+    pub action: Action,
+}
+
+/// What became of a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// The subscription as it is now.
+    Done(Box<Subscription>),
+    NotThere,
+    /// It has ended, and stays as it is.
+    HasEnded,
 }
 
 /// What makes a repeated request the same one.
@@ -96,15 +151,34 @@ pub enum Created {
     New,
     /// The same was asked before, and this is what it made.
     Before(Box<Subscription>),
-    /// The same key came before with another request.
+    /// The same idempotency key came before with another request.
     Conflict,
+    /// There is one with this id, or one of its keys is another's: nothing was kept.
+    Taken,
 }
 
 /// The hashes of a subscription's two keys.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyHashes {
     pub primary: KeyHash,
     pub secondary: KeyHash,
+}
+
+/// Tokens that callers bring instead of an issued key.
+#[async_trait]
+pub trait CallerTokens: Send + Sync {
+    /// Whom a token speaks for, if it is genuine, of this moment, and one that the configuration takes.
+    async fn verify(&self, token: &str, trust: &EntraCallers) -> Result<Identity, TokenRefusal>;
+}
+
+/// Why a token proves nobody.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenRefusal {
+    #[error(transparent)]
+    Distrusted(#[from] Distrust),
+    /// Whether it is genuine could not be looked at.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
 }
 
 /// The Azure OpenAI resources.

@@ -1,6 +1,6 @@
 //! The life of a proxied request.
 //!
-//! A caller proves itself before its body is read ([`Keys::caller`]); the rest is
+//! A caller proves itself before its body is read ([`Proxy::caller`]); the rest is
 //! [`Proxy::serve`], in which each step returns what the next one demands.
 
 use std::sync::Arc;
@@ -29,8 +29,9 @@ mod read;
 mod refusal;
 mod relay;
 mod room;
+mod uses;
 
-pub use authenticate::{Caller, Keys};
+pub use authenticate::{Caller, Keys, SignedIn};
 pub use forward::Unasked;
 use forward::{Exchange, Progress};
 pub use kept::Kept;
@@ -39,12 +40,16 @@ pub use read::MAX_BODY_BYTES;
 pub use refusal::Refusal;
 pub use relay::{BrokenReply, Relay};
 pub use room::{Room, Taken};
+pub use uses::Uses;
 
 /// What the journey needs.
 pub struct Proxy {
     pub config: Arc<Live>,
     pub clock: Arc<dyn Clock>,
     pub keys: Keys,
+    pub signed_in: Arc<SignedIn>,
+    /// When subscriptions were used last.
+    pub uses: Arc<Uses>,
     pub backends: Arc<dyn Backends>,
     pub usage: Arc<dyn UsageSink>,
     /// Backends that must not be asked for usage.

@@ -10,12 +10,15 @@ use tower::ServiceExt as _;
 
 use crate::app::App;
 
+mod address;
+mod audit;
 mod backends;
 mod extract;
 mod functions;
 mod health;
 mod layers;
 mod openai;
+mod openapi;
 mod reports;
 mod respond;
 mod subscriptions;
@@ -51,9 +54,15 @@ pub fn router(app: App) -> Router {
         .route("/deployments/{*path}", any(openai::proxied))
         .route("/v1/{*path}", any(openai::proxied))
         .route("/subscriptions", get(subscriptions::list).post(subscriptions::issue))
-        .route("/subscriptions/{id}", get(subscriptions::find))
+        .route(
+            "/subscriptions/{id}",
+            get(subscriptions::find).patch(subscriptions::change).delete(subscriptions::end),
+        )
+        .route("/subscriptions/{id}/keys/{slot}", post(subscriptions::replace_key))
         .route("/reports/usage", get(reports::usage))
         .route("/reports/backends", get(backends::report))
+        .route("/reports/audit", get(audit::report))
+        .route("/openapi.json", get(openapi::show))
         .route("/token-accounting", post(functions::token_accounting))
         // Where the Functions host calls a function that it was not told to proxy to.
         .route("/openai", any(functions::envelope))

@@ -4,10 +4,16 @@
 //! second stream on a kept-alive connection stalls for 40 ms), a bound on the time a request's head
 //! may take, and a bounded drain.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::ConnectInfo;
+use axum::response::Response;
+use http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -15,6 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::Service;
 
 mod activity;
 
@@ -64,9 +71,9 @@ pub async fn serve_latest(listener: TcpListener, router: watch::Receiver<Router>
     let connections = TaskTracker::new();
     let cut = CancellationToken::new();
     loop {
-        let stream = tokio::select! {
+        let (stream, peer) = tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _peer)) => stream,
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted: {error}");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -76,7 +83,7 @@ pub async fn serve_latest(listener: TcpListener, router: watch::Receiver<Router>
             () = stop.cancelled() => break,
         };
         let latest = router.borrow().clone();
-        connections.spawn(converse(stream, latest, stop.clone(), cut.clone()));
+        connections.spawn(converse(stream, Told::of(latest, peer), stop.clone(), cut.clone()));
     }
     drop(listener);
     connections.close();
@@ -87,7 +94,38 @@ pub async fn serve_latest(listener: TcpListener, router: watch::Receiver<Router>
     }
 }
 
-async fn converse(stream: TcpStream, router: Router, stop: CancellationToken, cut: CancellationToken) {
+/// The routes, told who is at the other end, unless that is on this machine: there it is the Functions host,
+/// or whoever works here.
+#[derive(Clone)]
+struct Told {
+    router: Router,
+    peer: Option<SocketAddr>,
+}
+
+impl Told {
+    fn of(router: Router, peer: SocketAddr) -> Self {
+        Self { router, peer: Some(peer).filter(|peer| !peer.ip().to_canonical().is_loopback()) }
+    }
+}
+
+impl Service<Request<Incoming>> for Told {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = <Router as Service<Request<Incoming>>>::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Service::<Request<Incoming>>::poll_ready(&mut self.router, context)
+    }
+
+    fn call(&mut self, mut request: Request<Incoming>) -> Self::Future {
+        if let Some(peer) = self.peer {
+            request.extensions_mut().insert(ConnectInfo(peer));
+        }
+        self.router.call(request)
+    }
+}
+
+async fn converse(stream: TcpStream, router: Told, stop: CancellationToken, cut: CancellationToken) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection was gone before it was served");
         return;

@@ -1,4 +1,4 @@
-//! Subscriptions and the ledger in a SQLite file; migrations.
+//! Subscriptions, their audit and the ledger in a SQLite file; migrations.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use sqlx::sqlite::{
 
 use crate::ports::Unavailable;
 
+mod audit;
 mod ledger;
 mod subscriptions;
 

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::App;
+use crate::azure::caller_tokens::{EntraTokens, Place as EntraPlace};
 use crate::azure::entra::{self, Tokens};
 use crate::azure::key_vault::{KeyVault, NoVault};
 use crate::azure::openai::{Resources, SignIn};
@@ -19,9 +20,9 @@ use crate::issuing::Issuing;
 use crate::ledger::Ledger;
 use crate::memory::SystemClock;
 use crate::ports::{
-    Backends, Clock, LedgerStore, SecretFailure, Secrets, Subscriptions, Unavailable, UsageSink,
+    Backends, CallerTokens, Clock, LedgerStore, SecretFailure, Secrets, Subscriptions, Unavailable, UsageSink,
 };
-use crate::proxy::{Kept, Keys, Pool, Proxy, Room, Unasked};
+use crate::proxy::{Kept, Keys, Pool, Proxy, Room, SignedIn, Unasked, Uses};
 use crate::renewal::{Place, Renewal};
 use crate::spool::Spool;
 use crate::sql::{Database, OpenError};
@@ -76,6 +77,7 @@ pub async fn wire(
     let tokens = Tokens::new(source, clock.clone(), tasks.clone(), stop.clone());
     let sign_in = SignIn { tokens: tokens.clone(), cloud: settings.cloud, config: config.clone() };
     let backends: Arc<dyn Backends> = Arc::new(Resources::new(sign_in)?);
+    let callers = caller_tokens(settings, client.clone(), &clock, &tasks, &stop);
     let renewal = Renewal {
         config: config.clone(),
         clock: clock.clone(),
@@ -85,10 +87,14 @@ pub async fn wire(
         place: place(settings, &config),
     };
     tasks.spawn(renewal.keep_up(stop.clone()));
+    let uses = Arc::new(Uses::default());
+    tasks.spawn(uses.clone().keep_up(subscriptions.clone(), stop.clone()));
     let proxy = Proxy {
         config: config.clone(),
         clock: clock.clone(),
         keys: Keys::new(hasher.clone(), subscriptions.clone()),
+        signed_in: Arc::new(SignedIn::new(callers, subscriptions.clone())),
+        uses,
         backends,
         usage,
         unasked: Unasked::default(),
@@ -106,6 +112,18 @@ pub async fn wire(
         background: Arc::new(stop.drop_guard()),
     };
     Ok(Wired { app, tasks })
+}
+
+fn caller_tokens(
+    settings: &Settings,
+    client: reqwest::Client,
+    clock: &Arc<dyn Clock>,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Arc<dyn CallerTokens> {
+    let place = EntraPlace::new(settings.cloud, settings.entra_authority.as_ref());
+    let published = Arc::new(place.endpoint(client));
+    Arc::new(EntraTokens::new(place, published, clock.clone(), tasks.clone(), stop.clone()))
 }
 
 fn secrets(

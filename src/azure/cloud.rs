@@ -16,6 +16,10 @@ use crate::config::settings::Cloud;
 pub struct Facts {
     /// Where tokens are got.
     pub authority: &'static str,
+    /// How the issuer of callers' tokens begins in version 1; the tenant's id and a `/` follow.
+    pub issuer_v1: &'static str,
+    /// The same in version 2, where `/v2.0` follows as well. The keys are published at the first one.
+    pub issuers_v2: &'static [&'static str],
     /// The scope of a token for Azure OpenAI.
     pub openai_scope: &'static str,
     /// The scope that Foundry's own endpoints want instead, where a cloud has them.
@@ -35,6 +39,8 @@ pub struct Facts {
 
 const COMMERCIAL: Facts = Facts {
     authority: "https://login.microsoftonline.com",
+    issuer_v1: "https://sts.windows.net",
+    issuers_v2: &["https://login.microsoftonline.com"],
     openai_scope: "https://cognitiveservices.azure.com/.default",
     foundry_scope: Some("https://ai.azure.com/.default"),
     key_vault_scope: "https://vault.azure.net/.default",
@@ -51,6 +57,9 @@ const COMMERCIAL: Facts = Facts {
 
 const US_GOV: Facts = Facts {
     authority: "https://login.microsoftonline.us",
+    // The same as in the commercial cloud: Microsoft's answer 1190472 lists them.
+    issuer_v1: "https://sts.windows.net",
+    issuers_v2: &["https://login.microsoftonline.us"],
     openai_scope: "https://cognitiveservices.azure.us/.default",
     foundry_scope: Some("https://ai.azure.us/.default"),
     key_vault_scope: "https://vault.usgovcloudapi.net/.default",
@@ -63,6 +72,8 @@ const US_GOV: Facts = Facts {
 
 const CHINA: Facts = Facts {
     authority: "https://login.chinacloudapi.cn",
+    issuer_v1: "https://sts.chinacloudapi.cn",
+    issuers_v2: &["https://login.partner.microsoftonline.cn", "https://login.chinacloudapi.cn"],
     openai_scope: "https://cognitiveservices.azure.cn/.default",
     foundry_scope: None,
     key_vault_scope: "https://vault.azure.cn/.default",
@@ -97,7 +108,8 @@ mod tests {
     #[test]
     fn nothing_of_the_commercial_cloud_leaks_into_another() {
         for cloud in [Cloud::UsGov, Cloud::China] {
-            let told = format!("{:?}", facts(cloud));
+            // Azure Government has this one name of the commercial cloud.
+            let told = format!("{:?}", facts(cloud)).replace("https://sts.windows.net", "");
             for name in [".com", "azure.net", "windows.net"] {
                 assert!(!told.contains(name), "{cloud:?}: {name} in {told}");
             }

@@ -15,10 +15,10 @@ use crate::app::App;
 use crate::config::catalog::Catalog;
 use crate::config::live::Live;
 use crate::config::settings::{Environment, Settings};
+use crate::domain::actor::Actor;
 use crate::domain::ids::Name;
 use crate::domain::key;
-use crate::domain::limit::Limits;
-use crate::issuing::{Application, Issued};
+use crate::issuing::{Application, Issued, Reach};
 use crate::memory::SystemClock;
 use crate::ports::{Clock as _, with_causes};
 use crate::proxy::Refusal;
@@ -99,26 +99,16 @@ fn catalog(resource: SocketAddr, knobs: &simulator::Knobs) -> Result<Catalog, Er
 async fn issued_key(app: &App, data_dir: &Path) -> Result<SecretString, Error> {
     let file = data_dir.join("local-key");
     if let Some(key) = read_secret(&file)? {
-        let mut headers = http::HeaderMap::new();
-        if let Ok(value) = key.expose_secret().parse() {
-            headers.insert("api-key", value);
-        }
-        match app.proxy.keys.caller(&headers, None, app.proxy.clock.now()).await {
+        match app.proxy.keys.caller(key.expose_secret(), app.proxy.clock.now()).await {
             Ok(_) => return Ok(key),
             // It may still be good: a new one must not take its place.
             Err(Refusal::Unavailable(error)) => return Err(with_causes(&error).into()),
             Err(_) => {}
         }
     }
-    let application = Application {
-        name: "local".to_owned(),
-        product: Name::new(PRODUCT)?,
-        owner: None,
-        cost_center: None,
-        limits: Limits::default(),
-        expires_at: None,
-    };
-    match app.issuing.issue(application, None).await? {
+    let application = Application::new("local", Name::new(PRODUCT)?);
+    let author = app.issuing.author(Actor::CommandLine, None);
+    match app.issuing.issue(application, None, &author, &Reach::All).await? {
         Issued::New { primary_key, .. } => {
             write_secret(&file, &primary_key)?;
             Ok(primary_key)

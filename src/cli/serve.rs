@@ -57,7 +57,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Error> {
             () = stop.cancelled() => return Ok(()),
         };
         if app.admin_key.is_none() {
-            tracing::warn!("TOLLGATE_ADMIN_KEY is not set: the management routes are shut");
+            tracing::warn!(
+                "TOLLGATE_ADMIN_KEY is not set: only Entra tokens with the role Tollgate.Admin open management"
+            );
         }
         let gateway = routes::router(app);
         drop(latest.send_replace(gateway.clone()));
@@ -79,7 +81,7 @@ pub(super) async fn last_writes(tasks: &TaskTracker) {
 }
 
 /// A file is read now; a secret is read by the gateway, as soon as it listens.
-fn configuration(settings: &Settings) -> Result<Live, Error> {
+pub(super) fn configuration(settings: &Settings) -> Result<Live, Error> {
     let Some(file) = &settings.config_file else {
         if settings.key_vault.is_some() {
             return Ok(Live::default());

@@ -19,6 +19,8 @@ use crate::domain::price::{Price, PriceBook};
 mod callers;
 mod sign_in;
 
+pub use callers::EntraCallers;
+
 /// The gateway configuration, checked.
 #[derive(Debug)]
 pub struct Catalog {
@@ -29,6 +31,8 @@ pub struct Catalog {
     /// Of every price: ISO 4217, `USD` unless said otherwise.
     pub currency: String,
     pub timeouts: Timeouts,
+    /// Who may call, and manage, with an Entra token; `None`: nobody.
+    pub callers: Option<EntraCallers>,
 }
 
 /// One Azure OpenAI (or Foundry) resource.
@@ -122,9 +126,9 @@ impl Catalog {
         if currency.len() != 3 || !currency.bytes().all(|b| b.is_ascii_uppercase()) {
             faults.push(Fault::new("currency", "three capital letters, such as USD"));
         }
-        callers::check(file.callers, faults);
+        let callers = callers::check(file.callers, faults);
         let timeouts = Timeouts::check(&file.timeouts, faults);
-        Self { backends, products, prices, currency, timeouts }
+        Self { backends, products, prices, currency, timeouts, callers }
     }
 
     /// The secrets that it names.

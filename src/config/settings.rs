@@ -53,7 +53,7 @@ pub struct Settings {
     pub config_file: Option<PathBuf>,
     /// The ledger's SQLite file.
     pub database_file: PathBuf,
-    /// Opens the management routes; without it they are shut.
+    /// Opens the management routes; without it only the app role `Tollgate.Admin` does.
     pub admin_key: Option<SecretString>,
     /// Keys the hashes of issued keys; without it one is made and kept in the database.
     pub key_pepper: Option<SecretString>,

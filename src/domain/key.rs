@@ -2,7 +2,8 @@
 //!
 //! `tg_`, 43 characters of 256 random bits, 6 characters of checksum. The checksum tells a typo from
 //! a wrong key without a look-up, and lets secret scanners recognise a leaked one. Only a keyed hash
-//! is ever stored: whoever reads the database cannot call with what it finds there.
+//! is ever stored: whoever reads the database cannot call with what it finds there. A key is looked up by that
+//! hash and never compared itself: how long it takes says nothing of how near a guess was.
 
 use aws_lc_rs::hmac;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -44,6 +45,17 @@ pub fn is_well_formed(text: &str) -> bool {
             let (body, sum) = text.split_at(PREFIX.len() + RANDOM_CHARS);
             body[PREFIX.len()..].bytes().all(|b| b.is_ascii_alphanumeric()) && checksum(body) == sum
         }
+}
+
+/// Whether `text` may be a key at all: one of ours, or one that was brought from API Management, which
+/// makes 32 hexadecimal digits. Anything else is refused without a look-up, typos of our own among it.
+pub fn may_be_one(text: &str) -> bool {
+    is_well_formed(text) || is_imported(text)
+}
+
+/// Whether `text` has the form of API Management's own keys.
+pub fn is_imported(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 /// The last four characters, for people to tell their keys apart.
@@ -114,6 +126,26 @@ mod tests {
         }
         for bad in ["", "tg_", "sk-abc", &text[1..], &format!("{text}0")] {
             assert!(!is_well_formed(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_key_from_api_management_may_be_one_and_a_typo_of_ours_may_not() {
+        let key = make().unwrap();
+        for good in
+            ["0123456789abcdef0123456789abcdef", "0123456789ABCDEF0123456789abcdef", key.expose_secret()]
+        {
+            assert!(may_be_one(good), "{good}");
+        }
+        let typo = &key.expose_secret()[..32];
+        for bad in [
+            "",
+            "sk-placeholder",
+            "0123456789abcdef0123456789abcde",
+            "0123456789abcdef0123456789abcdeg",
+            typo,
+        ] {
+            assert!(!may_be_one(bad), "{bad}");
         }
     }
 

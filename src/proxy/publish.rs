@@ -226,7 +226,7 @@ impl Draft {
             subscription_id: subscription.id.clone(),
             product: subscription.product.clone(),
             cost_center: subscription.cost_center.clone(),
-            end_user: None,
+            end_user: self.caller.end_user().map(str::to_owned),
             operation: self.operation.name().into(),
             deployment: self.deployment,
             model,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::domain::ids::{DeploymentName, ItemId};
+use crate::domain::token::Distrust;
 use crate::ports::Unavailable;
 
 /// Why a request is not served.
@@ -15,6 +16,8 @@ pub enum Refusal {
     NoKey,
     #[error("the key is not valid: it is unknown, suspended or expired")]
     InvalidKey,
+    #[error("the token is not valid: {0}")]
+    InvalidToken(Distrust),
     #[error("there is nothing at this path")]
     NotFound,
     #[error("this subscription's product does not allow the deployment `{0}`")]

@@ -12,34 +12,67 @@ use http_body_util::BodyExt as _;
 
 use super::respond::Refused;
 use crate::app::App;
+use crate::domain::actor::Actor;
 use crate::domain::key;
+use crate::domain::token;
+use crate::issuing::Reach;
 use crate::proxy::{Refusal, Room};
 
 /// A client that has sent nothing for this long has gone, whatever its connection says.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// Somebody who may manage the gateway.
-pub(super) struct Admin(());
+/// Somebody who may manage the gateway, and who that is.
+pub(super) struct Admin(pub(super) Actor);
 
 impl FromRequestParts<App> for Admin {
     type Rejection = Refused;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Refused> {
-        let Some(admin_key) = &app.admin_key else {
-            return Err(Refused::no_admin("management is shut: set TOLLGATE_ADMIN_KEY to open it"));
-        };
+        let Manager { actor, reach } = Manager::from_request_parts(parts, app).await?;
+        if reach == Reach::All { Ok(Self(actor)) } else { Err(Refused::not_admin()) }
+    }
+}
+
+/// Somebody who may manage subscriptions: all of them, or their own.
+pub(super) struct Manager {
+    pub(super) actor: Actor,
+    pub(super) reach: Reach,
+}
+
+impl FromRequestParts<App> for Manager {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Refused> {
         let header = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
         let given = header.and_then(|header| {
             let (scheme, key) = header.split_once(' ')?;
             scheme.eq_ignore_ascii_case("bearer").then_some(key.trim())
         });
-        if given.is_some_and(|given| key::same_secret(given, admin_key)) {
-            Ok(Self(()))
-        } else {
-            Err(Refused::no_admin("send the admin key as `Authorization: Bearer KEY`"))
+        let Some(given) = given.filter(|given| !given.is_empty()) else {
+            return Err(Refused::no_admin(HOW_TO_MANAGE));
+        };
+        if app.admin_key.as_ref().is_some_and(|admin_key| key::same_secret(given, admin_key)) {
+            return Ok(Self { actor: Actor::AdminKey, reach: Reach::All });
+        }
+        if !token::looks_like_one(given) {
+            return Err(Refused::no_admin(HOW_TO_MANAGE));
+        }
+        let catalog = app.proxy.catalog()?;
+        let identity = app.proxy.signed_in.identity(&catalog, given).await?;
+        let actor = identity.actor();
+        if identity.is_admin() {
+            return Ok(Self { actor, reach: Reach::All });
+        }
+        let has_self_service = catalog.products.values().any(|product| product.self_service);
+        match identity.person() {
+            Some(person) if has_self_service => Ok(Self { actor, reach: Reach::Own(person.to_owned()) }),
+            _ => Err(Refused::not_admin()),
         }
     }
 }
+
+const HOW_TO_MANAGE: &str = "send the admin key, or an Entra token with the app role `Tollgate.Admin`, as \
+                             `Authorization: Bearer`; without the setting TOLLGATE_ADMIN_KEY no key is taken";
 
 /// Reads a body that may have `max` bytes.
 ///

@@ -39,7 +39,7 @@ async fn serve(app: &App, id: RequestId, request: Request) -> Result<Answer, Ref
     let address = Address::parse(&parts.method, parts.uri.path()).ok_or(Refusal::NotFound)?;
     let catalog = app.proxy.catalog()?;
     let query = parts.uri.query();
-    let caller = app.proxy.keys.caller(&parts.headers, query, app.proxy.clock.now()).await?;
+    let caller = app.proxy.caller(&catalog, &parts.headers, query, app.proxy.clock.now()).await?;
     let body = extract::body_in(&app.proxy.room, &parts.headers, body, MAX_BODY_BYTES).await?;
     let traceparent = parts.headers.get("traceparent").and_then(|value| value.to_str().ok());
     let trace = Trace::of_request(traceparent, id);

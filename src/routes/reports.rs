@@ -36,7 +36,7 @@ pub(super) async fn usage(
     Ok(Json(as_json(&report)).into_response())
 }
 
-fn invalid(name: &str, message: &str) -> Refused {
+pub(super) fn invalid(name: &str, message: &str) -> Refused {
     Refused::invalid(format!("`{name}` {message}"), Some(name.to_owned()))
 }
 
@@ -76,7 +76,7 @@ fn read(query: &str, now: UnixMillis) -> Result<SumQuery, Refused> {
 }
 
 /// A date, which is its first moment in UTC, or a time.
-fn moment(name: &str, text: &str) -> Result<UnixMillis, Refused> {
+pub(super) fn moment(name: &str, text: &str) -> Result<UnixMillis, Refused> {
     let date = Date::parse(text, format_description!("[year]-[month]-[day]")).ok();
     // A `+` in a query is a space.
     let moment = date
@@ -105,7 +105,7 @@ fn row(report: &UsageReport, group: &[Option<String>], totals: &Totals) -> Map<S
     row
 }
 
-fn sums(totals: &Totals) -> [(&'static str, Value); 9] {
+pub(super) fn sums(totals: &Totals) -> [(&'static str, Value); 9] {
     [
         ("requests", totals.requests.into()),
         ("estimated_requests", totals.estimated_requests.into()),

@@ -70,6 +70,11 @@ impl Refused {
         refused
     }
 
+    pub(super) fn not_admin() -> Self {
+        let message = "the token is genuine, and has not the app role `Tollgate.Admin` that this needs";
+        Self::new(StatusCode::FORBIDDEN, "admin_role_missing", message)
+    }
+
     pub(super) fn no_admin(message: &'static str) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message)
     }
@@ -104,7 +109,7 @@ impl From<proxy::Refusal> for Refused {
         let message = refusal.to_string();
         let new = |status, code| Self::new(status, code, message.clone());
         match refusal {
-            R::NoKey | R::InvalidKey => new(StatusCode::UNAUTHORIZED, "invalid_api_key"),
+            R::NoKey | R::InvalidKey | R::InvalidToken(_) => new(StatusCode::UNAUTHORIZED, "invalid_api_key"),
             R::NotFound | R::ItemNotFound(_) => new(StatusCode::NOT_FOUND, "not_found"),
             R::DeploymentNotAllowed(_) => new(StatusCode::FORBIDDEN, "deployment_not_allowed"),
             R::DeploymentNotFound(_) => new(StatusCode::NOT_FOUND, "DeploymentNotFound"),
@@ -145,7 +150,11 @@ impl From<issuing::Refusal> for Refused {
         match refusal {
             R::Invalid { field, .. } => Self::invalid(message, Some(field)),
             R::NoProduct(_) => Self::invalid(message, Some("product".to_owned())),
+            R::NotSelfService(_) => Self::new(StatusCode::FORBIDDEN, "product_not_self_service", message),
+            R::TooMany(_) => Self::new(StatusCode::CONFLICT, "too_many_subscriptions", message),
             R::Conflict => Self::new(StatusCode::CONFLICT, "idempotency_conflict", message),
+            R::NotFound(_) => Self::new(StatusCode::NOT_FOUND, "subscription_not_found", message),
+            R::HasEnded(_) => Self::new(StatusCode::CONFLICT, "subscription_ended", message),
             R::Unavailable(unavailable) => unavailable.into(),
             R::NoKey(error) => Self::unavailable(message, error.to_string()),
         }

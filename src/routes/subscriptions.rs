@@ -1,50 +1,41 @@
-//! Subscriptions: issue, list, find.
+//! Subscriptions: issue, list, find, change, replace a key, end. A key is shown in the answer that made it,
+//! and never again.
 
 use axum::Json;
 use axum::body::Body;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use secrecy::ExposeSecret as _;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::extract::{self, Admin};
+use super::address::Address;
+use super::extract::{self, Admin, Manager};
 use super::functions;
 use super::respond::Refused;
 use crate::app::App;
-use crate::domain::ids::{Name, SubscriptionId};
-use crate::domain::limit::Limits;
-use crate::domain::subscription::Subscription;
-use crate::domain::units::UnixMillis;
-use crate::issuing::{Application, Issued};
+use crate::domain::ids::SubscriptionId;
+use crate::domain::subscription::{Slot, Subscription};
+use crate::issuing::{Issued, Reach};
+use crate::ports::ListQuery;
 use crate::proxy::Refusal;
+
+pub(super) mod form;
+
+use form::{NewForm, Page, PatchForm};
 
 /// A subscription is described in a few hundred bytes.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
-const PAGE: u32 = 50;
-const MAX_PAGE: u32 = 500;
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Form {
-    name: String,
-    product: Name,
-    #[serde(default)]
-    owner: Option<String>,
-    #[serde(default)]
-    cost_center: Option<String>,
-    #[serde(default)]
-    limits: Option<Limits>,
-    #[serde(default)]
-    expires_at: Option<UnixMillis>,
-}
+type AnyId = Result<Path<SubscriptionId>, PathRejection>;
 
 /// `POST /subscriptions`
 pub(super) async fn issue(
     State(app): State<App>,
-    admin: Result<Admin, Refused>,
+    manager: Result<Manager, Refused>,
+    Address(address): Address,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refused> {
@@ -53,25 +44,23 @@ pub(super) async fn issue(
         if functions::is_envelope(&headers, &body) {
             return Ok(functions::not_proxying());
         }
-        return issue_as(&app, admin?, &headers, &body).await;
+        return issue_as(&app, (manager?, Address(address)), &headers, &body).await;
     }
-    let admin = admin?;
+    let manager = manager?;
     let body = extract::body(&headers, body, MAX_BODY_BYTES).await?;
-    issue_as(&app, admin, &headers, &body).await
+    issue_as(&app, (manager, Address(address)), &headers, &body).await
 }
 
-async fn issue_as(app: &App, _: Admin, headers: &HeaderMap, body: &[u8]) -> Result<Response, Refused> {
-    let form = form(body)?;
-    let application = Application {
-        name: form.name,
-        product: form.product,
-        owner: form.owner,
-        cost_center: form.cost_center,
-        limits: form.limits.unwrap_or_default(),
-        expires_at: form.expires_at,
-    };
-    let once = idempotency_key(headers)?;
-    match app.issuing.issue(application, once).await? {
+async fn issue_as(
+    app: &App,
+    (manager, address): (Manager, Address),
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Response, Refused> {
+    let form: NewForm = form::read(body)?;
+    let once = form::idempotency_key(headers)?;
+    let author = app.issuing.author(manager.actor, address.0);
+    match app.issuing.issue(form.into(), once, &author, &manager.reach).await? {
         Issued::New { subscription, primary_key, secondary_key } => {
             let mut shown = shown(&subscription);
             shown["primary_key"] = primary_key.expose_secret().into();
@@ -85,56 +74,20 @@ async fn issue_as(app: &App, _: Admin, headers: &HeaderMap, body: &[u8]) -> Resu
     }
 }
 
-fn form(body: &[u8]) -> Result<Form, Refused> {
-    let mut reader = serde_json::Deserializer::from_slice(body);
-    let form = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-        let field = error.path().to_string();
-        let field = (field != ".").then_some(field);
-        let place = field.as_ref().map_or_else(String::new, |field| format!("`{field}`: "));
-        Refused::invalid(format!("{place}{}", error.inner()), field)
-    })?;
-    reader.end().map_err(|error| Refused::invalid(format!("not JSON: {error}"), None))?;
-    Ok(form)
-}
-
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Refused> {
-    const MAX_BYTES: usize = 256;
-    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
-    match value.to_str() {
-        Ok(key) if !key.is_empty() && key.len() <= MAX_BYTES => Ok(Some(key)),
-        _ => Err(Refused::invalid(
-            "`Idempotency-Key` must have 1 to 256 plain characters",
-            Some("Idempotency-Key".to_owned()),
-        )),
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Page {
-    #[serde(default)]
-    cursor: Option<SubscriptionId>,
-    #[serde(default)]
-    limit: Option<u32>,
-    /// The Functions host's own key may stand in any query.
-    #[serde(default, rename = "code")]
-    _code: serde::de::IgnoredAny,
-}
-
 /// `GET /subscriptions`
 pub(super) async fn list(
     State(app): State<App>,
-    _: Admin,
-    page: Result<Query<Page>, axum::extract::rejection::QueryRejection>,
+    manager: Manager,
+    page: Result<Query<Page>, QueryRejection>,
 ) -> Result<Json<Value>, Refused> {
     let Query(page) = page.map_err(|error| Refused::invalid(error.body_text(), None))?;
-    let limit = page.limit.unwrap_or(PAGE);
-    if !(1..=MAX_PAGE).contains(&limit) {
-        let message = format!("`limit` must be between 1 and {MAX_PAGE}");
-        return Err(Refused::invalid(message, Some("limit".to_owned())));
+    let mut query: ListQuery = page.try_into()?;
+    if let Reach::Own(person) = &manager.reach {
+        query.owner = Some(person.clone());
     }
-    let (subscriptions, has_more) = app.issuing.list(page.cursor.as_ref(), limit).await?;
+    let (subscriptions, has_more) = app.issuing.list(query).await?;
     let next = subscriptions.last().filter(|_| has_more).map(|last| last.id.to_string());
+    let subscriptions = app.issuing.only_within(&manager.reach, subscriptions)?;
     let items: Vec<_> = subscriptions.iter().map(shown).collect();
     Ok(Json(json!({"items": items, "next": next})))
 }
@@ -142,18 +95,69 @@ pub(super) async fn list(
 /// `GET /subscriptions/{id}`
 pub(super) async fn find(
     State(app): State<App>,
-    _: Admin,
-    id: Result<Path<SubscriptionId>, axum::extract::rejection::PathRejection>,
+    manager: Manager,
+    id: AnyId,
 ) -> Result<Json<Value>, Refused> {
-    let Ok(Path(id)) = id else { return Err(Refusal::NotFound.into()) };
-    match app.issuing.find(&id).await? {
-        Some(subscription) => Ok(Json(shown(&subscription))),
-        None => Err(Refused::new(
-            StatusCode::NOT_FOUND,
-            "subscription_not_found",
-            format!("there is no subscription `{id}`"),
-        )),
-    }
+    let id = known_form(id)?;
+    app.issuing.within(&manager.reach, &id).await?;
+    Ok(Json(shown(&app.issuing.find(&id).await?)))
+}
+
+/// `PATCH /subscriptions/{id}`
+pub(super) async fn change(
+    State(app): State<App>,
+    Admin(actor): Admin,
+    Address(address): Address,
+    id: AnyId,
+    (headers, body): (HeaderMap, Body),
+) -> Result<Json<Value>, Refused> {
+    let id = known_form(id)?;
+    let body = extract::body(&headers, body, MAX_BODY_BYTES).await?;
+    let form: PatchForm = form::read(&body)?;
+    let author = app.issuing.author(actor, address);
+    let changed = app.issuing.change(&id, form.into(), &author).await?;
+    app.proxy.forget(&id).await;
+    Ok(Json(shown(&changed)))
+}
+
+/// `POST /subscriptions/{id}/keys/{slot}`
+pub(super) async fn replace_key(
+    State(app): State<App>,
+    Manager { actor, reach }: Manager,
+    Address(address): Address,
+    path: Result<Path<(SubscriptionId, String)>, PathRejection>,
+) -> Result<Json<Value>, Refused> {
+    let Ok(Path((id, slot))) = path else { return Err(Refusal::NotFound.into()) };
+    let slot = match slot.as_str() {
+        "primary" => Slot::Primary,
+        "secondary" => Slot::Secondary,
+        _ => return Err(Refusal::NotFound.into()),
+    };
+    app.issuing.within(&reach, &id).await?;
+    let author = app.issuing.author(actor, address);
+    let key = app.issuing.replace_key(&id, slot, &author).await?;
+    app.proxy.forget(&id).await;
+    Ok(Json(json!({"key": key.expose_secret()})))
+}
+
+/// `DELETE /subscriptions/{id}`
+pub(super) async fn end(
+    State(app): State<App>,
+    Manager { actor, reach }: Manager,
+    Address(address): Address,
+    id: AnyId,
+) -> Result<StatusCode, Refused> {
+    let id = known_form(id)?;
+    app.issuing.within(&reach, &id).await?;
+    let author = app.issuing.author(actor, address);
+    app.issuing.end(&id, &author).await?;
+    app.proxy.forget(&id).await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// What cannot be an id is nobody's.
+fn known_form(id: AnyId) -> Result<SubscriptionId, Refused> {
+    id.map(|Path(id)| id).map_err(|_| Refusal::NotFound.into())
 }
 
 /// Without keys: a hint is the last four characters alone.

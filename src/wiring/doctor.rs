@@ -9,10 +9,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::WiringError;
+use crate::azure::caller_tokens::{Endpoint, Place};
 use crate::azure::entra::{self, Tokens};
 use crate::azure::{cloud, transport};
 use crate::config::settings::{self, Settings};
-use crate::doctor::{Database, Doctor, Identity, SystemResolver, Vault};
+use crate::doctor::{Database, Doctor, Identity, SigningKeys, SystemResolver, Vault};
 use crate::memory::SystemClock;
 use crate::ports::with_causes;
 use crate::sql;
@@ -39,8 +40,10 @@ pub fn doctor(
         None => None,
     };
     let (identity, cloud) = (settings.identity.clone(), settings.cloud);
+    let place = Place::new(settings.cloud, settings.entra_authority.as_ref());
     Ok(Doctor {
         settings,
+        signing_keys: Arc::new(Published(place.endpoint(client.clone()))),
         client,
         resolver: Arc::new(SystemResolver),
         database: Arc::new(File(settings.database_file.clone())),
@@ -48,6 +51,16 @@ pub fn doctor(
         vault,
         api_version,
     })
+}
+
+/// Entra's own list.
+struct Published(Endpoint);
+
+#[async_trait]
+impl SigningKeys for Published {
+    async fn count(&self, tenant: &str) -> Result<usize, String> {
+        self.0.count(tenant).await
+    }
 }
 
 /// A SQLite file.

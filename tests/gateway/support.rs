@@ -106,8 +106,17 @@ impl TestGateway {
     }
 
     pub(crate) async fn with(resource: SocketAddr, configuration: &Value) -> Self {
+        Self::with_settings(resource, configuration, &[]).await
+    }
+
+    /// The same, with more settings.
+    pub(crate) async fn with_settings(
+        resource: SocketAddr,
+        configuration: &Value,
+        more: &[(&'static str, String)],
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let app = app(folder.path(), configuration).await;
+        let app = app(folder.path(), configuration, more).await;
         let listener = listener().await;
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
@@ -157,6 +166,8 @@ impl TestGateway {
             config: Arc::clone(&proxy.config),
             clock: Arc::clone(&proxy.clock),
             keys: Keys::new(issuing.hasher.clone(), Arc::clone(&issuing.store)),
+            signed_in: Arc::clone(&proxy.signed_in),
+            uses: Arc::clone(&proxy.uses),
             backends: Arc::clone(&proxy.backends),
             usage,
             unasked: Unasked::default(),
@@ -272,11 +283,12 @@ impl TestGateway {
     }
 }
 
-async fn app(folder: &Path, configuration: &Value) -> App {
-    let settings = BTreeMap::from([
+async fn app(folder: &Path, configuration: &Value, more: &[(&'static str, String)]) -> App {
+    let mut settings = BTreeMap::from([
         ("TOLLGATE_DATABASE_URL", format!("sqlite://{}", folder.join("ledger.db").display())),
         ("TOLLGATE_DATA_DIR", folder.display().to_string()),
     ]);
+    settings.extend(more.iter().cloned());
     let settings = Settings::read(&settings).unwrap();
     let catalog = Catalog::parse(&configuration.to_string(), "test").unwrap();
     let config = Arc::new(Live::holding(catalog, "test", UnixMillis(0)));

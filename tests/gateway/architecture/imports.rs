@@ -47,12 +47,13 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("sqlx", &["sql"]),
     // `wiring` names the error of making a client; the doctor asks what no journey does.
     ("reqwest", &["azure", "doctor", "wiring"]),
+    ("jsonwebtoken", &["azure"]),
     ("azure_core", &["azure"]),
     ("azure_identity", &["azure"]),
     ("azure_security_keyvault_secrets", &["azure"]),
     ("clap", &["cli", "simulator"]),
-    // `domain` says the form of its own types.
-    ("schemars", &["config", "domain"]),
+    // `domain` and `routes` say the form of their own types.
+    ("schemars", &["config", "domain", "routes"]),
     ("zip", &["cli"]),
     ("object", &["cli"]),
     ("tracing_subscriber", &["cli"]),

@@ -16,7 +16,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tokio_util::task::TaskTracker;
 use tollgate::config::settings::Settings;
-use tollgate::doctor::{Database, Doctor, Finding, Identity, Resolver, Vault};
+use tollgate::doctor::{Database, Doctor, Finding, Identity, Resolver, SigningKeys, Vault};
 use tollgate::ports::{Secret, SecretFailure, Secrets};
 
 use crate::support::listener;
@@ -105,6 +105,20 @@ impl Secrets for Hanging {
 struct Fine;
 
 #[async_trait]
+impl SigningKeys for Fine {
+    async fn count(&self, _tenant: &str) -> Result<usize, String> {
+        Ok(5)
+    }
+}
+
+#[async_trait]
+impl SigningKeys for Hanging {
+    async fn count(&self, _tenant: &str) -> Result<usize, String> {
+        std::future::pending().await
+    }
+}
+
+#[async_trait]
 impl Database for Fine {
     async fn look(&self) -> Result<String, String> {
         Ok("it can be opened".to_owned())
@@ -182,6 +196,7 @@ impl Surroundings {
             resolver: Arc::new(self.names),
             database: Arc::new(Fine),
             identity: Arc::new(self.identity),
+            signing_keys: Arc::new(Fine),
             vault: self.vault.map(|values| vault(Arc::new(values) as Arc<dyn Secrets>)),
             api_version: "2024-10-21".to_owned(),
         };
@@ -189,6 +204,7 @@ impl Surroundings {
             doctor.resolver = Arc::new(Hanging);
             doctor.database = Arc::new(Hanging);
             doctor.identity = Arc::new(Hanging);
+            doctor.signing_keys = Arc::new(Hanging);
             doctor.vault = Some(vault(Arc::new(Hanging)));
         }
         let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();

@@ -7,6 +7,7 @@ use tollgate::simulator::Knobs;
 
 use super::process;
 use crate::azure::identity_endpoint::{self, IdentityEndpoint};
+use crate::azure::issuer::{self, Issuer, TENANT};
 use crate::azure::vault::{self, Vault};
 use crate::support::resource;
 
@@ -32,7 +33,9 @@ async fn the_command_signs_in_and_reads_the_vault_as_the_gateway_does() {
     let (keyless, _one) = resource(Knobs { require_bearer: Some(String::new()), ..Knobs::default() }).await;
     let (keyed, _two) = resource(Knobs { require_key: vec!["hush".to_owned()], ..Knobs::default() }).await;
     let deployments = json!({"gpt-4o-mini": "gpt-4o-mini"});
-    let configuration = json!({"backends": [
+    let issuer = Issuer::start().await;
+    let callers = json!({"entra": {"tenants": [TENANT], "audiences": ["api://tollgate"]}});
+    let configuration = json!({"callers": callers, "backends": [
         {"name": "keyless", "endpoint": format!("http://{keyless}"), "deployments": deployments},
         {"name": "keyed", "endpoint": format!("http://{keyed}"), "deployments": deployments,
          "auth": {"kind": "api_key", "secret": "the-key"}},
@@ -42,6 +45,7 @@ async fn the_command_signs_in_and_reads_the_vault_as_the_gateway_does() {
     let folder = tempfile::tempdir().unwrap();
     let mut settings = endpoint.settings().to_vec();
     settings.push(("TOLLGATE_KEY_VAULT_URL", vault.url()));
+    settings.push(("TOLLGATE_ENTRA_AUTHORITY", issuer.authority()));
 
     assert_eq!(ask(folder.path(), &settings).await, (Some(0), vec![]));
     vault.says(Some(vault::Says::Forbidden("ForbiddenByRbac")));
@@ -53,5 +57,10 @@ async fn the_command_signs_in_and_reads_the_vault_as_the_gateway_does() {
     vault.says(None);
     endpoint.always(Some(identity_endpoint::Says::Status(400)));
     assert_eq!(ask(folder.path(), &settings).await, (Some(1), vec!["no_token".to_owned()]));
+    endpoint.always(None);
+    for says in [issuer::Says::Status(400), issuer::Says::Text("{}".to_owned())] {
+        issuer.says(says);
+        assert_eq!(ask(folder.path(), &settings).await, (Some(1), vec!["no_signing_keys".to_owned()]));
+    }
     assert_eq!((endpoint.complaints(), vault.complaints()), (vec![], vec![]));
 }
