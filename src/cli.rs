@@ -1,4 +1,4 @@
-//! The commands: serve, local, simulate, config, doctor, package.
+//! The commands: serve, local, simulate, config, doctor, import, package.
 
 use std::process::ExitCode;
 
@@ -10,6 +10,7 @@ use crate::{server, simulator};
 
 mod check;
 mod doctor;
+mod import;
 mod local;
 pub mod package;
 mod serve;
@@ -37,6 +38,9 @@ enum Command {
     Config(check::Command),
     /// Ask everything that the gateway depends on, and say what is wrong and how to mend it.
     Doctor(doctor::Arguments),
+    /// Take in what another gateway has issued.
+    #[command(subcommand)]
+    Import(import::Command),
     /// Stage the function app in `dist/functionapp/`, ready to run and to publish.
     Package(package::Arguments),
 }
@@ -52,6 +56,7 @@ pub fn run() -> ExitCode {
         Command::Simulate(arguments) => simulate(arguments),
         Command::Config(command) => check::run(&command),
         Command::Doctor(arguments) => doctor::run(arguments),
+        Command::Import(command) => import::run(&command),
         Command::Package(arguments) => package::run(&arguments).map_err(Into::into),
     };
     match done {

@@ -19,8 +19,10 @@ use crate::ports::{
 };
 
 mod check;
+mod moving_in;
 mod reach;
 
+pub use moving_in::{Arrival, Arrived};
 pub use reach::Reach;
 
 /// What the journey needs.

@@ -18,6 +18,7 @@ mod functions;
 mod health;
 mod layers;
 mod openai;
+mod openapi;
 mod reports;
 mod respond;
 mod subscriptions;
@@ -61,6 +62,7 @@ pub fn router(app: App) -> Router {
         .route("/reports/usage", get(reports::usage))
         .route("/reports/backends", get(backends::report))
         .route("/reports/audit", get(audit::report))
+        .route("/openapi.json", get(openapi::show))
         .route("/token-accounting", post(functions::token_accounting))
         // Where the Functions host calls a function that it was not told to proxy to.
         .route("/openai", any(functions::envelope))

@@ -76,7 +76,7 @@ pub(super) async fn last_writes(tasks: &TaskTracker) {
 }
 
 /// A file is read now; a secret is read by the gateway, as soon as it listens.
-fn configuration(settings: &Settings) -> Result<Live, Error> {
+pub(super) fn configuration(settings: &Settings) -> Result<Live, Error> {
     let Some(file) = &settings.config_file else {
         if settings.key_vault.is_some() {
             return Ok(Live::default());

@@ -105,7 +105,7 @@ fn row(report: &UsageReport, group: &[Option<String>], totals: &Totals) -> Map<S
     row
 }
 
-fn sums(totals: &Totals) -> [(&'static str, Value); 9] {
+pub(super) fn sums(totals: &Totals) -> [(&'static str, Value); 9] {
     [
         ("requests", totals.requests.into()),
         ("estimated_requests", totals.estimated_requests.into()),

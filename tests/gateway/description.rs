@@ -1,0 +1,139 @@
+//! `/openapi.json` says what the routes do, all of it and nothing else.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::support::TestGateway;
+
+async fn description(gateway: &TestGateway) -> Value {
+    let answer = gateway.send("GET", "/openapi.json", &[], None).await;
+    assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"));
+    answer.json()
+}
+
+/// Method and path of each route of management, as `routes.rs` mounts them.
+fn mounted() -> BTreeSet<(String, String)> {
+    let code = std::fs::read_to_string("src/routes.rs").unwrap();
+    let mut mounted = BTreeSet::new();
+    for route in code.split(".route(").skip(1) {
+        let path = route.split('"').nth(1).unwrap().to_owned();
+        // Up to the next call on the router.
+        let handlers = route.split(".fallback(").next().unwrap();
+        for method in ["get", "post", "patch", "delete", "put"] {
+            let Some((_, handler)) = handlers.split_once(&format!("{method}(")) else { continue };
+            // The host's own calls are no part of management.
+            if !handler.starts_with("functions::") {
+                mounted.insert((method.to_owned(), path.clone()));
+            }
+        }
+    }
+    mounted
+}
+
+#[tokio::test]
+async fn every_route_of_management_is_described_and_nothing_else_is() {
+    let gateway = TestGateway::start().await;
+    let description = description(&gateway).await;
+    let mut described = BTreeSet::new();
+    let mut ids = BTreeSet::new();
+    for (path, operations) in description["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            described.insert((method.clone(), path.clone()));
+            assert!(ids.insert(operation["operationId"].as_str().unwrap().to_owned()), "{operation}");
+        }
+    }
+    assert!(mounted().len() > 8, "src/routes.rs is no longer read");
+    assert_eq!(mounted(), described);
+}
+
+#[tokio::test]
+async fn what_is_described_as_open_is_open_and_the_rest_wants_a_key() {
+    let gateway = TestGateway::start().await;
+    for (path, operations) in description(&gateway).await["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            let path = path.replace("{id}", "nobody").replace("{slot}", "primary");
+            let answer = gateway.send(&method.to_uppercase(), &path, &[], None).await;
+            let expected = if operation["security"] == json!([]) { 200 } else { 401 };
+            assert_eq!(answer.status, expected, "{method} {path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn answers_and_refusals_are_as_described() {
+    let gateway = TestGateway::start().await;
+    gateway.chat(&json!({"messages": [{"role": "user", "content": "Say hello."}]}), "").await;
+    gateway.total(1).await;
+    let description = description(&gateway).await;
+    let application = json!({
+        "name": "one", "product": "standard", "owner": "o", "cost_center": null, "notes": "n", "tags": {"a": "b"},
+        "limits": {"budget": {"amount": "1.50", "period": "month", "alert_at": [0.5]}},
+        "expires_at": "2999-01-01T00:00:00Z",
+    });
+    check_body(&description, "/subscriptions", "post", &application);
+    let issued = gateway.manage("POST", "/subscriptions", Some(&application)).await;
+    check(&description, "/subscriptions", "post", "201", &issued.json());
+    let id = issued.json()["id"].as_str().unwrap().to_owned();
+    let patch = json!({"state": "suspended", "tags": null, "expires_at": null});
+    check_body(&description, "/subscriptions/{id}", "patch", &patch);
+    let of_one = format!("/subscriptions/{id}");
+    let with_key = format!("{of_one}/keys/primary");
+    for (method, path, template, body) in [
+        ("patch", of_one.as_str(), "/subscriptions/{id}", Some(&patch)),
+        ("get", &of_one, "/subscriptions/{id}", None),
+        ("get", "/subscriptions?limit=1", "/subscriptions", None),
+        ("post", &with_key, "/subscriptions/{id}/keys/{slot}", None),
+        ("get", "/reports/audit", "/reports/audit", None),
+        ("get", "/reports/usage?group_by=subscription,day", "/reports/usage", None),
+        ("get", "/reports/backends", "/reports/backends", None),
+        ("get", "/healthz", "/healthz", None),
+        ("get", "/", "/", None),
+    ] {
+        let answer = gateway.manage(&method.to_uppercase(), path, body).await;
+        assert_eq!(answer.status, 200, "{method} {path}: {}", answer.body);
+        check(&description, template, method, "200", &answer.json());
+    }
+    for (method, path, template) in [
+        ("get", "/subscriptions?limit=0", "/subscriptions"),
+        ("get", "/subscriptions/nobody", "/subscriptions/{id}"),
+        ("post", "/subscriptions", "/subscriptions"),
+    ] {
+        let refused = gateway.manage(&method.to_uppercase(), path, Some(&json!({}))).await;
+        assert!(refused.status >= 400, "{method} {path}");
+        check(&description, template, method, "default", &refused.json());
+    }
+}
+
+fn check(description: &Value, path: &str, method: &str, status: &str, answer: &Value) {
+    let response = &description["paths"][path][method]["responses"][status];
+    valid(description, &response["content"]["application/json"]["schema"], answer);
+}
+
+fn check_body(description: &Value, path: &str, method: &str, body: &Value) {
+    let body_of = &description["paths"][path][method]["requestBody"];
+    valid(description, &body_of["content"]["application/json"]["schema"], body);
+}
+
+/// References lead into the components.
+fn valid(description: &Value, schema: &Value, instance: &Value) {
+    assert!(schema.is_object(), "nothing is described for {instance}");
+    let mut schema = schema.clone();
+    schema["components"] = description["components"].clone();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let faults: Vec<_> = validator.iter_errors(instance).map(|fault| fault.to_string()).collect();
+    assert!(faults.is_empty(), "{faults:?}\n{instance}");
+}
+
+#[tokio::test]
+async fn people_get_a_page_that_needs_nothing_else() {
+    let gateway = TestGateway::start().await;
+    let accept = [("accept", "text/html,application/xhtml+xml,*/*;q=0.8")];
+    let page = gateway.send("GET", "/openapi.json", &accept, None).await;
+    assert_eq!((page.status, page.header("content-type")), (200, "text/html; charset=utf-8"));
+    assert!(page.body.contains("/subscriptions/{id}/keys/{slot}") && page.body.contains("group_by"));
+    for elsewhere in ["<script", "http://", "https://", "src=", "@import"] {
+        let body = page.body.replace("https://json-schema.org", "");
+        assert!(!body.contains(elsewhere), "{elsewhere}");
+    }
+}
