@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::ports::with_causes;
 use crate::{server, simulator};
 
 mod check;
@@ -62,7 +63,7 @@ pub fn run() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("tollgate: {error}");
+            eprintln!("tollgate: {}", with_causes(error.as_ref()));
             ExitCode::FAILURE
         }
     }

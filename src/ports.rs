@@ -205,6 +205,8 @@ pub struct Call<'a> {
     pub path_and_query: &'a str,
     /// Without any credential.
     pub headers: HeaderMap,
+    /// How long may be waited for something to sign in with.
+    pub patience: Duration,
     pub body: Bytes,
 }
 

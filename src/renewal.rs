@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::catalog::Catalog;
-use crate::config::live::{Cause, Live, Standing, Trouble};
+use crate::config::live::{Absent, Cause, Live, Standing, Trouble};
 use crate::ports::{Backends, Clock, Secret, SecretFailure, Secrets, with_causes};
 
 /// A change must hold within 60 s, and the vault may take ten of them, twice.
@@ -198,22 +198,28 @@ impl Renewal {
         let mut missing = BTreeMap::new();
         let mut is_whole = true;
         for (name, found) in read {
-            match found {
-                Ok(Some(secret)) => drop(values.insert(name, secret.value)),
-                Ok(None) => drop(missing.insert(
-                    name.clone(),
-                    format!("it is not there: `az keyvault secret set --name {name}`"),
-                )),
+            let (value, why) = match found {
+                Ok(Some(secret)) => (Ok(secret.value), None),
+                Ok(None) => {
+                    let why = format!(
+                        "there is no secret `{name}`: `az keyvault secret set --name {name} --vault-name VAULT`"
+                    );
+                    (Err(Absent::Refused(why.clone())), Some(why))
+                }
                 Err(failure) => {
-                    // Whether the old one is still good is not known: it is used.
-                    if let Some(value) = self.config.secret(&name) {
-                        values.insert(name.clone(), value);
-                    }
                     is_whole = false;
                     seen.retry_after = seen.retry_after.max(retry_after(&failure));
-                    missing.insert(name, with_causes(&failure));
+                    let why = with_causes(&failure);
+                    let absent = match failure {
+                        SecretFailure::Refused(_) => Absent::Refused(why.clone()),
+                        SecretFailure::Unavailable { .. } => Absent::Unread(why.clone()),
+                    };
+                    // Whether the old one is still good is not known: it is used.
+                    (self.config.secret(&name).or(Err(absent)), Some(why))
                 }
-            }
+            };
+            missing.extend(why.map(|why| (name.clone(), why)));
+            values.insert(name, value);
         }
         tell_missing(&seen.missing, &missing);
         seen.missing = missing;
@@ -222,11 +228,11 @@ impl Renewal {
     }
 
     /// Secrets that only the configuration before this one names: requests that hold it still ask for them.
-    fn values_in_use(&self, next: &Catalog) -> BTreeMap<String, SecretString> {
+    fn values_in_use(&self, next: &Catalog) -> BTreeMap<String, Result<SecretString, Absent>> {
         let Ok(now) = self.config.catalog() else { return BTreeMap::new() };
         let next = next.secret_names();
         let old = now.secret_names().into_iter().filter(|name| !next.contains(name));
-        old.filter_map(|name| Some((name.to_owned(), self.config.secret(name)?))).collect()
+        old.map(|name| (name.to_owned(), self.config.secret(name))).collect()
     }
 
     fn unreadable(&self, place: &Place, why: String) {

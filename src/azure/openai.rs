@@ -31,8 +31,8 @@ impl Resources {
 #[async_trait]
 impl Backends for Resources {
     async fn send(&self, call: Call<'_>) -> Result<BackendReply, BackendFailure> {
-        let Call { backend, method, path_and_query, mut headers, body } = call;
-        self.sign_in.put(backend, &mut headers).await?;
+        let Call { backend, method, path_and_query, mut headers, patience, body } = call;
+        self.sign_in.put(backend, &mut headers, patience).await?;
         if method == Method::POST && body.is_empty() {
             // The client leaves it out, and servers that want a length answer 411 (RFC 9110 §8.6).
             headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));

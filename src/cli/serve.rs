@@ -49,8 +49,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Error> {
         let stop = interrupted(&background);
         let (ready, gateway) = watch::channel(None);
         let (latest, router) = watch::channel(routes::starting(gateway));
-        let serving = background.spawn(server::serve_latest(listener, router, stop));
-        let Wired { app, tasks } = wiring::wire(&settings, config, settings.admin_key.clone()).await?;
+        let serving = background.spawn(server::serve_latest(listener, router, stop.clone()));
+        let wiring = wiring::wire(&settings, config, settings.admin_key.clone());
+        let Wired { app, tasks } = tokio::select! {
+            wired = wiring => wired?,
+            // Nothing has begun that would have to end.
+            () = stop.cancelled() => return Ok(()),
+        };
         if app.admin_key.is_none() {
             tracing::warn!(
                 "TOLLGATE_ADMIN_KEY is not set: only Entra tokens with the role Tollgate.Admin open management"

@@ -312,6 +312,8 @@ fn optional_money<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<O
 
 /// Reads as much of the file as has the right form, and says what has not.
 pub(super) fn read(text: &str) -> (File, Vec<Fault>) {
+    // PowerShell and some editors put it there.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut value: Value = match serde_json::from_str(text) {
         Ok(value) => value,
         Err(error) => return (File::default(), vec![Fault::new("$", format!("not JSON: {error}"))]),
@@ -322,7 +324,7 @@ pub(super) fn read(text: &str) -> (File, Vec<Fault>) {
             Ok(file) => return (file, faults),
             Err(error) => {
                 let path = error.path().clone();
-                faults.push(Fault::new(path.to_string(), error.inner().to_string()));
+                faults.push(Fault::new(path.to_string(), said(&path, &error.inner().to_string())));
                 if !take_out(&mut value, &path) {
                     break;
                 }
@@ -330,6 +332,16 @@ pub(super) fn read(text: &str) -> (File, Vec<Fault>) {
         }
     }
     (File::default(), faults)
+}
+
+/// A complaint without the value that it is about, where that may be a key in the wrong place.
+fn said(path: &Path, complaint: &str) -> String {
+    let is_secret = path.iter().any(|segment| matches!(segment, Segment::Map { key } if key == "auth"));
+    match complaint.split_once(", expected ") {
+        Some((_, expected)) if is_secret => format!("expected {expected}"),
+        None if is_secret => "not what may stand here".to_owned(),
+        _ => complaint.to_owned(),
+    }
 }
 
 /// Takes out what `path` names; `false` when that is not there, and reading again would not help.

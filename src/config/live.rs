@@ -17,9 +17,18 @@ use crate::domain::units::UnixMillis;
 #[derive(Debug, Default)]
 pub struct Live {
     catalog: ArcSwapOption<Catalog>,
-    secrets: ArcSwap<BTreeMap<String, SecretString>>,
+    secrets: ArcSwap<BTreeMap<String, Result<SecretString, Absent>>>,
     standing: RwLock<Standing>,
     outdated: tokio::sync::Notify,
+}
+
+/// Why a secret has no value. The text is for an operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Absent {
+    /// Its vault could not be asked, or was not yet: there may be one soon.
+    Unread(String),
+    /// It is not there, or may not be read, until somebody mends that.
+    Refused(String),
 }
 
 /// There is no configuration yet, or none was ever good.
@@ -92,13 +101,23 @@ impl Live {
         *self.standing.write().unwrap_or_else(PoisonError::into_inner) = standing;
     }
 
-    /// The value of a secret that the configuration names; `None` while Key Vault has not given it.
-    pub fn secret(&self, name: &str) -> Option<SecretString> {
-        self.secrets.load().get(name).cloned()
+    /// The value of a secret that the configuration names.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn secret(&self, name: &str) -> Result<SecretString, Absent> {
+        let not_yet = || Err(Absent::Unread("Key Vault was not asked for it yet".to_owned()));
+        self.secrets.load().get(name).cloned().unwrap_or_else(not_yet)
     }
 
-    /// From now on these are the secrets' values.
-    pub fn hold_secrets(&self, secrets: BTreeMap<String, SecretString>) {
+    /// Whether every secret that the configuration names is there.
+    pub fn has_its_secrets(&self) -> bool {
+        let Ok(catalog) = self.catalog() else { return true };
+        catalog.secret_names().into_iter().all(|name| self.secret(name).is_ok())
+    }
+
+    /// From now on these are the secrets' values, or why there is none.
+    pub fn hold_secrets(&self, secrets: BTreeMap<String, Result<SecretString, Absent>>) {
         self.secrets.store(Arc::new(secrets));
     }
 

@@ -73,8 +73,6 @@ pub struct Settings {
     pub handler_port: Option<u16>,
     /// Under App Service or Functions on Azure.
     pub is_on_azure: bool,
-    /// What is not set of the event hub; empty when it is whole.
-    pub missing_of_event_hub: Vec<&'static str>,
     /// Set, and without effect in this version.
     pub inactive: Vec<&'static str>,
 }
@@ -82,8 +80,6 @@ pub struct Settings {
 /// Azure sets both for every app:
 /// <https://learn.microsoft.com/azure/app-service/reference-app-settings>.
 const MARKS_OF_AZURE: [&str; 2] = ["WEBSITE_INSTANCE_ID", "WEBSITE_SITE_NAME"];
-
-const EVENT_HUB: [&str; 2] = ["UsageEventHub__fullyQualifiedNamespace", "USAGE_EVENTHUB_NAME"];
 
 /// Accepted so that an app's settings can be complete today; `serve` says that they do nothing yet.
 const INACTIVE: [&str; 8] = [
@@ -163,7 +159,6 @@ impl Settings {
             identity,
             handler_port,
             is_on_azure: MARKS_OF_AZURE.iter().all(|name| source.get(name).is_some()),
-            missing_of_event_hub: EVENT_HUB.into_iter().filter(|name| source.get(name).is_none()).collect(),
             inactive: INACTIVE.into_iter().filter(|name| source.get(name).is_some()).collect(),
         })
     }

@@ -45,7 +45,7 @@ pub(super) async fn examine(doctor: &Doctor<'_>, report: &Report) {
         report.warn("setting_inactive", format!("{name} does nothing in this version yet"), mend);
     }
     if doctor.settings.is_on_azure {
-        on_azure(doctor, report);
+        on_azure(report);
     }
     let folder = report.about("data folder", None);
     match writable(&doctor.settings.data_dir) {
@@ -74,22 +74,18 @@ pub(super) async fn examine(doctor: &Doctor<'_>, report: &Report) {
 }
 
 /// There, HTTP functions and the trigger run on different instances, and instances come and go.
-fn on_azure(doctor: &Doctor<'_>, report: &Report) {
+fn on_azure(report: &Report) {
     report.about("database", None).fault(
         "sqlite_on_azure",
         "it is a SQLite file, and each instance on Azure would have one of its own, which goes with the instance",
         "keep the app at one instance and expect to lose keys and ledger with it, until a version with \
          PostgreSQL (`postgres://…` in TOLLGATE_DATABASE_URL) is there",
     );
-    let missing = &doctor.settings.missing_of_event_hub;
-    if !missing.is_empty() {
-        report.about("event hub", None).fault(
-            "no_event_hub",
-            format!("{} is not set: usage is posted by the instance that had it, and to itself", missing.join(", ")),
-            "`az functionapp config appsettings set --name APP --resource-group GROUP --settings \
-             UsageEventHub__fullyQualifiedNamespace=NAMESPACE.servicebus.windows.net USAGE_EVENTHUB_NAME=HUB`",
-        );
-    }
+    report.about("event hub", None).fault(
+        "no_event_hub",
+        "this version publishes to none: usage is posted by the instance that had it, and to itself",
+        "keep the app at one instance, until a version that publishes to an event hub is there",
+    );
 }
 
 /// Makes the folder as a start would, and a file that is gone again.

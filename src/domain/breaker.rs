@@ -2,7 +2,7 @@
 //!
 //! One that asks to be left alone, or that failed several times in a row, rests. What ends a rest is one
 //! real caller's request, never one of our own: the first who comes when the time is over looks, the
-//! others go elsewhere until it is known how that went.
+//! others go elsewhere until it is known how that went, or a second has passed.
 //!
 //! The caller of each function brings the time, on a clock that never goes back.
 
@@ -13,6 +13,9 @@ use super::retry::{DEFAULT_WAIT, MAX_WAIT};
 /// A wait shorter than this concerns only the request that met it: provisioned capacity says so when it is
 /// full for an instant, and to leave it alone then would leave paid capacity idle.
 const SHORT_WAIT: Duration = Duration::from_secs(1);
+/// One that looks and has not heard for so long is no reason to keep the next one from looking: a long
+/// answer begins late, and provisioned capacity would lie idle until then.
+const NEXT_LOOK: Duration = Duration::from_secs(1);
 /// So many faults in a row make a backend rest, for [`DEFAULT_WAIT`].
 const FAULTS: u32 = 3;
 
@@ -33,8 +36,8 @@ pub enum Fitness {
     Fit,
     /// Its rest is over, and somebody must look.
     Due(Why),
-    /// Somebody is looking.
-    Watched(Why),
+    /// Somebody is looking; for so long still, nobody else should.
+    Watched(Why, Duration),
     /// It rests for so long still.
     Resting(Why, Duration),
 }
@@ -56,10 +59,11 @@ enum State {
         why: Why,
         until: Duration,
     },
-    /// The one who looks began then.
+    /// Who looked first after the rest began then, and who looked last.
     Watched {
         why: Why,
-        began: Duration,
+        first: Duration,
+        last: Duration,
     },
 }
 
@@ -68,8 +72,10 @@ impl Breaker {
         match self.state {
             State::Well => Fitness::Fit,
             State::Resting { why, until } if now < until => Fitness::Resting(why, until.saturating_sub(now)),
-            State::Resting { why, .. } => Fitness::Due(why),
-            State::Watched { why, .. } => Fitness::Watched(why),
+            State::Watched { why, last, .. } if now < last + NEXT_LOOK => {
+                Fitness::Watched(why, (last + NEXT_LOOK).saturating_sub(now))
+            }
+            State::Resting { why, .. } | State::Watched { why, .. } => Fitness::Due(why),
         }
     }
 
@@ -81,7 +87,10 @@ impl Breaker {
     /// Somebody asks the backend now. Whoever does must say how it went.
     pub fn asked(&mut self, now: Duration) {
         if let Fitness::Due(why) = self.fitness(now) {
-            self.enter(State::Watched { why, began: now }, now);
+            match &mut self.state {
+                State::Watched { last, .. } => *last = now,
+                _ => self.enter(State::Watched { why, first: now, last: now }, now),
+            }
         }
     }
 
@@ -91,7 +100,7 @@ impl Breaker {
         let ends_it = match self.state {
             State::Well => false,
             State::Resting { why, .. } => why != Why::Throttled && began >= self.since,
-            State::Watched { began: looked, .. } => began >= looked,
+            State::Watched { first, .. } => began >= first,
         };
         if ends_it {
             self.faults = 0;
@@ -124,7 +133,7 @@ impl Breaker {
         let rests = match self.state {
             _ if long.is_some() => true,
             State::Well => self.faults >= FAULTS,
-            State::Watched { began: looked, .. } => began >= looked,
+            State::Watched { first, .. } => began >= first,
             // It does already.
             State::Resting { .. } => false,
         };
@@ -135,10 +144,10 @@ impl Breaker {
 
     /// Whoever asked since `began` went away without knowing how it went: the next one may look.
     pub fn abandoned(&mut self, began: Duration) {
-        if let State::Watched { why, began: looked } = self.state
-            && looked == began
+        if let State::Watched { last, .. } = &mut self.state
+            && *last == began
         {
-            self.state = State::Resting { why, until: began };
+            *last = began.saturating_sub(NEXT_LOOK);
         }
     }
 
@@ -194,7 +203,7 @@ mod tests {
         assert_eq!(breaker.fitness(s(129)), Fitness::Resting(Why::Throttled, s(1)));
         assert_eq!(breaker.fitness(s(130)), Fitness::Due(Why::Throttled));
         breaker.asked(s(130));
-        assert_eq!(breaker.fitness(s(130)), Fitness::Watched(Why::Throttled));
+        assert_eq!(breaker.fitness(s(130)), Fitness::Watched(Why::Throttled, s(1)));
         breaker.answered(s(130), s(131));
         assert_eq!(breaker.fitness(s(131)), Fitness::Fit);
         assert_eq!(breaker.since(), s(131));
@@ -216,9 +225,24 @@ mod tests {
         let mut breaker = throttled(Some(s(30)));
         breaker.asked(s(130));
         breaker.abandoned(s(129));
-        assert_eq!(breaker.fitness(s(131)), Fitness::Watched(Why::Throttled));
+        assert_eq!(breaker.fitness(s(130)), Fitness::Watched(Why::Throttled, s(1)));
         breaker.abandoned(s(130));
-        assert_eq!(breaker.fitness(s(131)), Fitness::Due(Why::Throttled));
+        assert_eq!(breaker.fitness(s(130)), Fitness::Due(Why::Throttled));
+    }
+
+    #[test]
+    fn while_an_answer_takes_long_one_more_looks_each_second_and_any_of_them_ends_the_rest() {
+        let mut breaker = throttled(Some(s(30)));
+        for second in [130, 131, 132] {
+            assert_eq!(breaker.fitness(s(second)), Fitness::Due(Why::Throttled));
+            breaker.asked(s(second));
+            assert_eq!(breaker.fitness(s(second)), Fitness::Watched(Why::Throttled, s(1)));
+        }
+        let mut refused = breaker.clone();
+        refused.throttled(Some(s(5)), s(132));
+        assert_eq!(refused.fitness(s(132)), Fitness::Resting(Why::Throttled, s(5)));
+        breaker.answered(s(130), s(132));
+        assert_eq!(breaker.fitness(s(132)), Fitness::Fit);
     }
 
     #[test]
@@ -252,10 +276,10 @@ mod tests {
         assert_eq!(breaker.fitness(s(110)), Fitness::Resting(Why::Throttled, s(20)));
         // Nor does it for the one who looks.
         breaker.asked(s(130));
-        breaker.answered(s(99), s(131));
-        assert_eq!(breaker.fitness(s(131)), Fitness::Watched(Why::Throttled));
-        breaker.failed(Why::Failed, None, s(99), s(131));
-        assert_eq!(breaker.fitness(s(131)), Fitness::Watched(Why::Throttled));
+        breaker.answered(s(99), s(130));
+        assert_eq!(breaker.fitness(s(130)), Fitness::Watched(Why::Throttled, s(1)));
+        breaker.failed(Why::Failed, None, s(99), s(130));
+        assert_eq!(breaker.fitness(s(130)), Fitness::Watched(Why::Throttled, s(1)));
     }
 
     #[test]

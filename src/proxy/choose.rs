@@ -52,7 +52,8 @@ impl Targets {
     /// When the first of those that asked to be left alone, and were, can be asked again.
     pub(super) fn soonest(&self, now: Duration) -> Option<Duration> {
         let waits = self.unasked().filter_map(|member| match member.fitness(now) {
-            Fitness::Resting(Why::Throttled, wait) => Some(wait),
+            Fitness::Resting(Why::Throttled, wait) | Fitness::Watched(Why::Throttled, wait) => Some(wait),
+            Fitness::Due(Why::Throttled) => Some(Duration::ZERO),
             _ => None,
         });
         waits.min()
@@ -60,8 +61,13 @@ impl Targets {
 
     /// Those that may be asked, whether they are fit or not, best first.
     fn left(&self, now: Duration) -> impl Iterator<Item = &Arc<Member>> {
-        self.unasked()
-            .filter(move |member| !matches!(member.fitness(now), Fitness::Resting(Why::Throttled, _)))
+        let is_left_alone = move |member: &Member| {
+            matches!(
+                member.fitness(now),
+                Fitness::Resting(Why::Throttled, _) | Fitness::Watched(Why::Throttled, _)
+            )
+        };
+        self.unasked().filter(move |member| !is_left_alone(member))
     }
 
     fn unasked(&self) -> impl Iterator<Item = &Arc<Member>> {

@@ -29,6 +29,12 @@ use attempt::Attempt;
 pub(super) use attempt::{Reply, fault_of};
 pub use unasked::Unasked;
 
+/// How long a request waits for a token while another backend could serve it; what is under way goes on
+/// behind it.
+const SIGN_IN_WITH_ANOTHER: Duration = Duration::from_secs(1);
+/// And where there is no other. A token endpoint that is slow answers in ten seconds.
+const SIGN_IN: Duration = Duration::from_secs(15);
+
 /// Everything that is known of a request when it goes out.
 pub(super) struct Exchange {
     pub(super) proxy: Arc<Proxy>,
@@ -78,6 +84,8 @@ pub(super) async fn until_answered(mut exchange: Exchange) -> Result<Answered, R
     if let Some((reply, asked)) = found {
         return Ok(exchange.answered(reply, asked));
     }
+    // Nobody could be asked, and somebody is fit again this very moment.
+    failures.failed |= !failures.misconfigured;
     let refusal = failures.refusal(exchange.open.attempts());
     exchange.open.refused(failures.status()).await;
     Err(refusal)
@@ -98,10 +106,12 @@ impl Exchange {
             }
             let Some(member) = targets.next(now) else { return missing };
             let so_far = now.saturating_sub(*since);
-            let limit = limit(timeouts, ask, so_far, left, || targets.has_another(now));
+            let has_another = targets.has_another(now);
+            let limit = limit(timeouts, ask, so_far, left, has_another);
+            let patience = if has_another { SIGN_IN_WITH_ANOTHER } else { SIGN_IN };
             let mut asked = Asked::new(member, Arc::clone(&proxy.clock), now);
             let target = &asked.member().target;
-            let mut attempt = Attempt { proxy, incoming, ask, target, open, limit, progress };
+            let mut attempt = Attempt { proxy, incoming, ask, target, open, limit, patience, progress };
             match attempt.make().await {
                 Ok(reply) => {
                     asked.answered();
@@ -138,16 +148,10 @@ impl Exchange {
 
 /// How long this backend may take to its first byte. A stream's last chance to be asked of another
 /// backend is when its caller is told to wait: from then on this one has all the time there is.
-fn limit(
-    timeouts: &Timeouts,
-    ask: &Ask,
-    since: Duration,
-    left: Duration,
-    has_another: impl FnOnce() -> bool,
-) -> Duration {
+fn limit(timeouts: &Timeouts, ask: &Ask, since: Duration, left: Duration, has_another: bool) -> Duration {
     let alone = if ask.stream { timeouts.stream_first_byte } else { timeouts.first_byte };
     let is_in_time = !ask.stream || since + alone <= timeouts.waiting_after;
-    if alone < left && is_in_time && has_another() { alone } else { left }
+    if alone < left && is_in_time && has_another { alone } else { left }
 }
 
 impl Progress {
@@ -191,6 +195,7 @@ fn log(request: RequestId, target: &Target, fault: &Fault) {
 struct Failures {
     soonest: Option<Duration>,
     failed: bool,
+    misconfigured: bool,
 }
 
 impl Failures {
@@ -198,7 +203,7 @@ impl Failures {
         match fault.why {
             Why::Throttled => self.rest(Some(fault.wait.unwrap_or(DEFAULT_WAIT))),
             Why::Failed => self.failed = true,
-            Why::Misconfigured => {}
+            Why::Misconfigured => self.misconfigured = true,
         }
     }
 

@@ -144,11 +144,12 @@ impl Waiting {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<(Option<Bytes>, Option<Stage>)> {
         match self.forwarding.as_mut().poll(cx) {
             Poll::Ready(Ok(answered)) => {
+                let status = answered.reply.status;
                 let is_begun =
                     answered.reply.status.is_success() && passing::is_stream(&answered.reply.headers);
                 let mut passing = Passing::new(answered, true, self.tasks.clone());
                 if !is_begun {
-                    passing.break_off_unbegun();
+                    passing.end_unbegun(status);
                 }
                 Poll::Ready((None, Some(Stage::Passing(passing))))
             }

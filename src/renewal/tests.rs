@@ -142,7 +142,7 @@ impl Rig {
     }
 
     fn secret(&self, name: &str) -> Option<String> {
-        Some(self.config.secret(name)?.expose_secret().to_owned())
+        Some(self.config.secret(name).ok()?.expose_secret().to_owned())
     }
 
     fn trouble(&self) -> Option<Cause> {

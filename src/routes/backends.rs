@@ -15,6 +15,10 @@ use crate::domain::breaker::{Fitness, Why};
 use crate::domain::units::UnixMillis;
 use crate::proxy::{BackendReport, DeploymentReport, LastFailure, Quantiles};
 
+/// Of one backend. Where a product allows every deployment its callers make names up, and an answer has a
+/// bound; those that are not well come first.
+const MAX_DEPLOYMENTS: usize = 100;
+
 /// `GET /reports/backends`
 pub(super) async fn report(State(app): State<App>, _: Admin) -> Json<Value> {
     let (now, config) = (app.proxy.clock.now(), &app.proxy.config);
@@ -52,6 +56,7 @@ fn trouble(trouble: &Trouble) -> Value {
 fn item(report: &BackendReport, now: UnixMillis) -> Value {
     let backend = &report.backend;
     let (state, since) = state(&report.deployments);
+    let shown = report.deployments.iter().take(MAX_DEPLOYMENTS);
     let billing = match backend.billing {
         Billing::PayAsYouGo => "pay_as_you_go",
         Billing::Provisioned { .. } => "provisioned",
@@ -64,13 +69,15 @@ fn item(report: &BackendReport, now: UnixMillis) -> Value {
         "throttled": report.throttled, "failures": report.failures,
         "latency_ms": report.latency.as_ref().map(quantiles),
         "last_failure": report.last_failure.as_ref().map(last_failure),
-        "deployments": report.deployments.iter().map(|one| deployment(one, now)).collect::<Vec<_>>(),
+        "deployments": shown.map(|one| deployment(one, now)).collect::<Vec<_>>(),
+        "deployments_in_all": report.deployments.len(),
     })
 }
 
 /// A backend's state in one word, and since when: of all that is not well, the latest.
 fn state(deployments: &[DeploymentReport]) -> (&'static str, Option<UnixMillis>) {
-    let ill: Vec<_> = deployments.iter().filter(|one| one.fitness != Fitness::Fit).collect();
+    let is_ill = |one: &&DeploymentReport| matches!(one.fitness, Fitness::Resting(..) | Fitness::Watched(..));
+    let ill: Vec<_> = deployments.iter().filter(is_ill).collect();
     if ill.is_empty() {
         return ("ready", deployments.iter().filter_map(|one| one.since).max());
     }
@@ -81,8 +88,9 @@ fn state(deployments: &[DeploymentReport]) -> (&'static str, Option<UnixMillis>)
 fn deployment(report: &DeploymentReport, now: UnixMillis) -> Value {
     let (state, why, left) = match report.fitness {
         Fitness::Fit => ("ready", None, None),
-        Fitness::Due(why) => ("due", Some(why), None),
-        Fitness::Watched(why) => ("probing", Some(why), None),
+        // It is asked again when somebody comes.
+        Fitness::Due(why) => ("recovering", Some(why), None),
+        Fitness::Watched(why, _) => ("probing", Some(why), None),
         Fitness::Resting(why, left) => ("resting", Some(why), Some(left)),
     };
     let until =

@@ -16,12 +16,13 @@ pub(super) fn starting() -> Json<Value> {
 }
 
 /// `starting` while there never was a good configuration, `degraded` while a newer one is faulty or cannot
-/// be looked at.
+/// be looked at, or a key that it names is missing.
 pub(super) async fn healthz(State(app): State<App>) -> Json<Value> {
     let config = &app.proxy.config;
     let status = match (config.catalog(), config.standing().trouble) {
         (Err(_), _) => "starting",
         (Ok(_), Some(_)) => "degraded",
+        (Ok(_), None) if !config.has_its_secrets() => "degraded",
         (Ok(_), None) => "ready",
     };
     Json(json!({"status": status}))

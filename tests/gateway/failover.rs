@@ -96,8 +96,10 @@ async fn the_next_backend_serves_what_the_first_cannot() {
 
 #[tokio::test]
 async fn a_request_that_reached_no_backend_is_no_usage() {
-    let (address, stop) = resource(Knobs::default()).await;
-    drop(stop);
+    // Bound, so that nobody else gets the port, and deaf.
+    let deaf = tokio::net::TcpSocket::new_v4().unwrap();
+    deaf.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = deaf.local_addr().unwrap();
     let gateway = TestGateway::with(address, &configuration(address)).await;
     let answer = gateway.chat(&hello(), "").await;
     assert_eq!((answer.status, answer.code().as_str()), (503, "no_backend_available"));

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
@@ -12,7 +13,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use crate::azure::cloud;
 use crate::azure::entra::{TokenFailure, Tokens};
 use crate::config::catalog::{Auth, Backend, Catalog};
-use crate::config::live::Live;
+use crate::config::live::{Absent, Live};
 use crate::config::settings::Cloud;
 use crate::ports::BackendFailure;
 
@@ -33,18 +34,27 @@ impl SignIn {
         cloud::scope(self.cloud, audience)
     }
 
-    pub(super) async fn put(&self, backend: &Backend, headers: &mut HeaderMap) -> Result<(), BackendFailure> {
+    pub(super) async fn put(
+        &self,
+        backend: &Backend,
+        headers: &mut HeaderMap,
+        patience: Duration,
+    ) -> Result<(), BackendFailure> {
         match &backend.auth {
             Auth::None => {}
             Auth::ApiKey(key) => {
                 headers.insert(API_KEY, header(key)?);
             }
             Auth::ApiKeySecret(name) => {
-                let key = self.config.secret(name).ok_or_else(|| no_secret(name))?;
+                let key = self.config.secret(name).map_err(no_key)?;
                 headers.insert(API_KEY, header(&key)?);
             }
             Auth::Entra { audience } => {
-                let token = self.tokens.token(&self.scope(audience.as_deref())).await.map_err(no_token)?;
+                let scope = self.scope(audience.as_deref());
+                let token = tokio::time::timeout(patience, self.tokens.token(&scope)).await;
+                let late =
+                    |_| BackendFailure::NoToken(format!("none came in {} s", patience.as_secs()).into());
+                let token = token.map_err(late)?.map_err(no_token)?;
                 headers.insert(AUTHORIZATION, token.bearer());
             }
         }
@@ -79,18 +89,19 @@ impl SignIn {
 }
 
 fn header(key: &SecretString) -> Result<HeaderValue, BackendFailure> {
-    let mut value = HeaderValue::try_from(key.expose_secret()).map_err(|_| {
+    // Written with an editor, or by `--file`, it ends with the end of a line.
+    let mut value = HeaderValue::try_from(key.expose_secret().trim()).map_err(|_| {
         BackendFailure::CannotSignIn("its key has characters that no header may have".to_owned())
     })?;
     value.set_sensitive(true);
     Ok(value)
 }
 
-fn no_secret(name: &str) -> BackendFailure {
-    BackendFailure::CannotSignIn(format!(
-        "its key was not got from Key Vault: the secret `{name}` (the log says why; if it is not there, write it \
-         with `az keyvault secret set --name {name}`)"
-    ))
+fn no_key(absent: Absent) -> BackendFailure {
+    match absent {
+        Absent::Unread(why) => BackendFailure::NoToken(format!("its key was not read yet: {why}").into()),
+        Absent::Refused(why) => BackendFailure::CannotSignIn(format!("its key cannot be had: {why}")),
+    }
 }
 
 fn no_token(failure: TokenFailure) -> BackendFailure {

@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
+use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 
 use super::super::pool::Fault;
@@ -33,6 +34,8 @@ pub(super) struct Attempt<'a> {
     pub(super) open: &'a mut Open,
     /// How long the first byte may take from now on.
     pub(super) limit: Duration,
+    /// How long signing in may take.
+    pub(super) patience: Duration,
     pub(super) progress: &'a Progress,
 }
 
@@ -86,14 +89,17 @@ impl Attempt<'_> {
     /// Sends it, and once more where the credentials were refused and there are others by now.
     async fn signed_in(&mut self, injects: bool) -> Result<Reply, Failed> {
         match self.send(injects).await {
-            Err(failed)
-                if failed.status == Some(StatusCode::UNAUTHORIZED)
-                    && self.proxy.backends.renew_sign_in(&self.target.backend).await =>
-            {
+            Err(failed) if failed.status == Some(StatusCode::UNAUTHORIZED) && self.renewed().await => {
                 self.send(injects).await
             }
             made => made,
         }
+    }
+
+    /// Whether there are other credentials by now.
+    async fn renewed(&self) -> bool {
+        let renewing = self.proxy.backends.renew_sign_in(&self.target.backend);
+        tokio::time::timeout(self.patience, renewing).await.unwrap_or(false)
     }
 
     fn key(&self) -> (Name, DeploymentName, String) {
@@ -114,6 +120,7 @@ impl Attempt<'_> {
             method: self.ask.operation.method(),
             path_and_query: &path,
             headers: headers::for_backend(&self.incoming.headers, self.incoming.trace),
+            patience: self.patience,
             body: self.ask.body_for(&self.target.deployment, injects),
         };
         let before = self.open.asking(&self.target.backend);
@@ -160,7 +167,8 @@ impl Attempt<'_> {
             Verdict::Misconfigured => Why::Misconfigured,
         };
         let wait = if why == Why::Throttled { retry::wait(&headers) } else { retry::told_wait(&headers) };
-        let said = in_one_line(error.message.as_deref().unwrap_or_default(), 300);
+        let said = self.without_credentials(error.message.as_deref().unwrap_or_default());
+        let said = in_one_line(&said, 300);
         let code = in_one_line(error.code.as_deref().unwrap_or_default(), 100);
         let mut text = format!("{status} {code}: {said}");
         let mut kind = format!("status_{}", status.as_u16());
@@ -168,7 +176,27 @@ impl Attempt<'_> {
             diagnosis.code().clone_into(&mut kind);
             text = format!("{} ({text})", self.advice(diagnosis, refused));
         }
-        Err(Failed { fault: Fault { why, kind, text, wait, is_its_own: true }, status: Some(status) })
+        Err(Failed { fault: Fault { why, kind, text, wait }, status: Some(status) })
+    }
+
+    /// What a backend said, for the log. Some repeat the key that they refuse.
+    fn without_credentials(&self, said: &str) -> String {
+        let mut said = said.to_owned();
+        let key = match &self.target.backend.auth {
+            Auth::ApiKey(key) => Some(key.clone()),
+            Auth::ApiKeySecret(name) => self.proxy.config.secret(name).ok(),
+            Auth::Entra { .. } | Auth::None => None,
+        };
+        if let Some(key) = key.as_ref().map(|key| key.expose_secret().trim()).filter(|key| !key.is_empty()) {
+            said = said.replace(key, "…");
+        }
+        // Every token begins so: it is an object in base64.
+        while let Some(at) = said.find("eyJ") {
+            let is_of_it = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+            let end = said[at..].find(|c| !is_of_it(c)).map_or(said.len(), |length| at + length);
+            said.replace_range(at..end, "…");
+        }
+        said
     }
 
     /// What an operator must mend, exactly.
@@ -201,16 +229,16 @@ fn is_unsent(failure: &BackendFailure) -> bool {
     }
 }
 
-/// A failure to get an answer, as a fault. That there is no token just now says nothing of the backend.
+/// A failure to get an answer, as a fault.
 pub(in crate::proxy) fn fault_of(failure: &BackendFailure) -> Fault {
-    let (why, kind, is_its_own) = match failure {
-        BackendFailure::NoConnection(_) => (Why::Failed, "no_connection", true),
-        BackendFailure::TimedOut(_) => (Why::Failed, "timed_out", true),
-        BackendFailure::BrokeOff(_) => (Why::Failed, "broke_off", true),
-        BackendFailure::NoToken(_) => (Why::Failed, "no_token", false),
-        BackendFailure::CannotSignIn(_) => (Why::Misconfigured, "cannot_sign_in", true),
+    let (why, kind) = match failure {
+        BackendFailure::NoConnection(_) => (Why::Failed, "no_connection"),
+        BackendFailure::TimedOut(_) => (Why::Failed, "timed_out"),
+        BackendFailure::BrokeOff(_) => (Why::Failed, "broke_off"),
+        BackendFailure::NoToken(_) => (Why::Failed, "no_token"),
+        BackendFailure::CannotSignIn(_) => (Why::Misconfigured, "cannot_sign_in"),
     };
-    Fault { why, kind: kind.to_owned(), text: with_causes(failure), wait: None, is_its_own }
+    Fault { why, kind: kind.to_owned(), text: with_causes(failure), wait: None }
 }
 
 /// The first bytes of a reply; none where it has none.

@@ -27,8 +27,6 @@ pub(in crate::proxy) struct Fault {
     pub(in crate::proxy) text: String,
     /// How long the backend asked to be left alone.
     pub(in crate::proxy) wait: Option<Duration>,
-    /// Whether it says something about the backend's fitness; a token that we could not get does not.
-    pub(in crate::proxy) is_its_own: bool,
 }
 
 impl Asked {
@@ -63,7 +61,6 @@ impl Asked {
             LastFailure { at: self.clock.now(), kind: fault.kind.clone(), text: fault.text.clone() };
         self.member.figures.failed(failure, fault.why == Why::Throttled);
         self.member.tell(|breaker| match fault.why {
-            _ if !fault.is_its_own => breaker.abandoned(self.began),
             Why::Throttled => breaker.throttled(fault.wait, now),
             why => breaker.failed(why, fault.wait, self.began, now),
         });

@@ -62,7 +62,8 @@ impl Pool {
         let report = |backend: &Arc<Backend>| {
             let figures = self.figures(&backend.name).snapshot(now);
             let mut deployments = deployments.remove(&backend.name).unwrap_or_default();
-            deployments.sort_by(|a, b| a.deployment.cmp(&b.deployment));
+            let order = |one: &DeploymentReport| (one.fitness == Fitness::Fit, one.deployment.clone());
+            deployments.sort_by_cached_key(order);
             BackendReport {
                 backend: Arc::clone(backend),
                 in_flight: figures.in_flight,

@@ -5,8 +5,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::HeaderMap;
 use http::header::CONTENT_TYPE;
+use http::{HeaderMap, StatusCode};
 use http_body::Body as _;
 use tokio_util::task::TaskTracker;
 
@@ -284,11 +284,20 @@ impl Passing {
         }
     }
 
-    /// The same, before the caller was given any of it: it is no stream, and a stream was begun.
-    pub(super) fn break_off_unbegun(&mut self) {
-        self.first = Bytes::new();
+    /// The backend's answer is no stream, and a stream was begun. Its refusal of what the caller asked is
+    /// told in an event; anything else is a failure.
+    pub(super) fn end_unbegun(&mut self, status: StatusCode) {
+        let id = self.open.as_ref().and_then(Open::id).map(|id| id.to_string()).unwrap_or_default();
+        tracing::warn!(
+            request.id = %id, status = status.as_u16(),
+            "the stream of request {id} was begun without its backend, which then answered {status}"
+        );
+        let body = std::mem::take(&mut self.first);
         self.meter = Meter::Nothing;
-        self.close(Outcome::BackendFailed, Bytes::from_static(FAILED_EVENT.as_bytes()), After::End);
+        let refusal = Some(&body).filter(|_| status.is_client_error()).and_then(|body| refusal_in(body));
+        let outcome = if refusal.is_some() { Outcome::Completed } else { Outcome::BackendFailed };
+        let end = refusal.unwrap_or(Bytes::from_static(FAILED_EVENT.as_bytes()));
+        self.close(outcome, end, After::End);
     }
 
     /// What was gathered goes out as one piece.
@@ -346,6 +355,13 @@ impl Passing {
             },
         }
     }
+}
+
+/// A backend's refusal as an event of a stream.
+fn refusal_in(body: &[u8]) -> Option<Bytes> {
+    let body: serde_json::Value = serde_json::from_slice(body).ok()?;
+    body.get("error")?;
+    Some(Bytes::from(format!("data: {body}\n\n")))
 }
 
 impl Drop for Passing {

@@ -96,7 +96,7 @@ async fn a_token_that_cannot_be_renewed_is_the_operators_matter() {
     }
 }
 
-/// That we have no token says nothing of the backend: it does not rest, and it has seen nothing.
+/// It has seen nothing, and rests as one that failed does: whoever waits for a token waits in vain.
 #[tokio::test]
 async fn a_backend_for_which_there_is_no_token_is_passed_over_and_asked_again() {
     let (gateway, backends) =
@@ -110,7 +110,7 @@ async fn a_backend_for_which_there_is_no_token_is_passed_over_and_asked_again() 
     let report = gateway.manage("GET", "/reports/backends", None).await.json();
     assert_eq!(
         (&report["items"][0]["state"], &report["items"][0]["failures"]),
-        (&json!("ready"), &json!({"no_token": 4}))
+        (&json!("resting"), &json!({"no_token": 3}))
     );
     // Where it is the only one, its callers may come again.
     let (gateway, _backends) = before(&["tokenless"], Stale::default()).await;

@@ -60,9 +60,7 @@ async fn a_whole_reply_never_says_that_it_waits() {
 /// that its status would need are gone.
 #[tokio::test]
 async fn behind_the_comments_a_failure_is_an_error_event_and_nobody_else_is_asked() {
-    for words in
-        ["status=500", "status=429,retry-after=30", "error=content-filter", "error=permission-denied"]
-    {
+    for words in ["status=500", "status=429,retry-after=30", "error=permission-denied"] {
         let rig = Rig::with(&["first", "second"], talkative).await;
         rig.always("first", &format!("{words},ttft-ms=500")).await;
         let answer = rig.chat(true).await;
@@ -144,6 +142,21 @@ async fn a_request_ends_in_its_own_time_whatever_its_backends_do() {
     for event in rig.events(2).await {
         assert_eq!((event.outcome, event.attempts, event.status), (Outcome::BackendFailed, 3, 503));
     }
+}
+
+#[tokio::test]
+async fn behind_the_comments_the_backends_refusal_of_what_was_asked_is_told_in_its_own_words() {
+    let rig = Rig::with(&["first", "second"], talkative).await;
+    rig.always("first", "error=content-filter,ttft-ms=500").await;
+    let answer = rig.chat(true).await;
+    assert_eq!(answer.status, 200);
+    let behind = answer.body.trim_start_matches(WAITING);
+    let event = behind.strip_prefix("data: ").and_then(|event| event.strip_suffix("\n\n")).unwrap();
+    let told: Value = serde_json::from_str(event).unwrap();
+    assert_eq!(told["error"]["code"], "content_filter", "{told}");
+    let event = &rig.events(1).await[0];
+    assert_eq!((event.outcome, event.status, event.attempts), (Outcome::Completed, 400, 1));
+    assert_eq!(rig.asked("second").await, 0);
 }
 
 #[tokio::test]
