@@ -70,8 +70,9 @@ fn description() -> Value {
             "schemas": schemas,
             "securitySchemes": {"admin": {
                 "type": "http", "scheme": "bearer",
-                "description": "The admin key, or an Entra token with the app role `Tollgate.Admin`. A \
-                    person's token without it reaches subscriptions of their own, on products with self-service.",
+                "description": "The admin key, or an Entra token with the app role `Tollgate.Admin`. For products with \
+                                `self_service` the token of a person does as well, to issue, list, find, rotate \
+                                and end what is their own.",
             }},
         },
     })

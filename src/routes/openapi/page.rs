@@ -17,7 +17,8 @@ pub(super) fn of(description: &Value) -> String {
     let mut page = format!(
         "{HEAD}<h1>{} {}</h1><p>{} The same for programs: <code>curl -s …/openapi.json</code>. Everything but what \
          is marked as open wants <code>Authorization: Bearer</code> with the admin key, or with an Entra token that \
-         has the app role <code>Tollgate.Admin</code>.</p>",
+         has the app role <code>Tollgate.Admin</code>; for one's own subscriptions of self-service products any \
+         token of one's own does.</p>",
         escaped(&info["title"]),
         escaped(&info["version"]),
         escaped(&info["description"])
