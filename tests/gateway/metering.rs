@@ -25,7 +25,7 @@ fn ask(number: usize, stream: bool, asks: bool) -> Value {
 /// Sends a streamed request and hangs up after some pieces.
 async fn hang_up(gateway: &TestGateway, body: &Value, pieces: usize) {
     let request = gateway.client.post(format!("http://{}{CHAT}", gateway.address));
-    let request = request.header("api-key", &gateway.key).header("x-simulate", "tokens-per-second=20");
+    let request = request.header("api-key", &gateway.key).header("x-simulate", "tokens-per-second=10");
     let response = request.body(body.to_string()).send().await.unwrap();
     let mut stream = response.bytes_stream();
     for _ in 0..pieces {
