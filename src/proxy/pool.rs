@@ -3,7 +3,7 @@
 //! What is known here is this instance's own, and lost with it: a new instance asks everyone once and
 //! knows again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -28,6 +28,8 @@ pub use report::{BackendReport, DeploymentReport};
 /// Deployments that something is known of. Callers choose the name where a product allows every
 /// deployment, so there is a bound; more than any company has.
 const MAX_DEPLOYMENTS: u64 = 10_000;
+/// Of which a route is kept at once.
+const MAX_ROUTES: usize = 10_000;
 
 /// What is known of the backends.
 pub struct Pool {
@@ -41,7 +43,8 @@ pub struct Pool {
 /// The routes of one configuration.
 struct Routes {
     catalog: Arc<Catalog>,
-    by_deployment: Cache<DeploymentName, Arc<Route>>,
+    /// A plain map: it is looked at by each request, and what is dropped from it is only whose turn it is.
+    by_deployment: RwLock<HashMap<DeploymentName, Arc<Route>>>,
 }
 
 /// The backends that have one deployment, best first.
@@ -76,14 +79,20 @@ impl Pool {
     /// The backends that have a deployment; `None` when there is none.
     pub(super) fn route(&self, catalog: &Arc<Catalog>, deployment: &DeploymentName) -> Option<Arc<Route>> {
         let routes = self.routes_of(catalog);
-        if let Some(route) = routes.by_deployment.get(deployment) {
-            return Some(route);
+        let known =
+            routes.by_deployment.read().unwrap_or_else(PoisonError::into_inner).get(deployment).cloned();
+        if known.is_some() {
+            return known;
         }
         let tiers = self.tiers(catalog.targets(deployment));
         if tiers.is_empty() {
             return None;
         }
-        Some(routes.by_deployment.get_with_by_ref(deployment, || Arc::new(Route { tiers })))
+        let mut all = routes.by_deployment.write().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= MAX_ROUTES {
+            all.clear();
+        }
+        Some(Arc::clone(all.entry(deployment.clone()).or_insert_with(|| Arc::new(Route { tiers }))))
     }
 
     /// All backends, for something of which nobody knows where it lies; `None` when there is none.
@@ -99,8 +108,7 @@ impl Pool {
         if let Some(routes) = self.routes.load_full().filter(|routes| Arc::ptr_eq(&routes.catalog, catalog)) {
             return routes;
         }
-        let routes =
-            Arc::new(Routes { catalog: Arc::clone(catalog), by_deployment: Cache::new(MAX_DEPLOYMENTS) });
+        let routes = Arc::new(Routes { catalog: Arc::clone(catalog), by_deployment: RwLock::default() });
         self.routes.store(Some(Arc::clone(&routes)));
         routes
     }

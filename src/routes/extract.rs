@@ -18,6 +18,8 @@ use crate::domain::token;
 use crate::issuing::Reach;
 use crate::proxy::{Refusal, Room};
 
+/// A body that counts for nothing beside what its connection takes.
+const SMALL_BYTES: usize = 8 * 1024;
 /// A client that has sent nothing for this long has gone, whatever its connection says.
 const SILENCE: Duration = Duration::from_secs(30);
 
@@ -95,7 +97,8 @@ pub(super) async fn body_in(
 ) -> Result<Bytes, Refusal> {
     let mut taken = room.begin();
     let read = pieces(headers, body, max, |bytes| Ok(taken.grow(bytes)?)).await?;
-    Ok(taken.keep(read))
+    // To keep account of a small one costs more than it takes.
+    Ok(if read.len() < SMALL_BYTES { read } else { taken.keep(read) })
 }
 
 /// Reads a body, asking `may` for each size that it grows to.
