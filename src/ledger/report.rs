@@ -63,7 +63,7 @@ impl Ledger {
             total.add(&sums, cost);
             rows.entry(sums.group.clone()).or_default().add(&sums, cost);
         }
-        let SumQuery { from, to, group_by } = query;
+        let SumQuery { from, to, group_by, .. } = query;
         let currency = catalog.currency.clone();
         Ok(UsageReport { currency, from, to, group_by, rows: rows.into_iter().collect(), total })
     }

@@ -134,6 +134,8 @@ pub struct SumQuery {
     /// Exclusive.
     pub to: UnixMillis,
     pub group_by: Vec<Group>,
+    /// Only what went to provisioned capacity.
+    pub provisioned_only: bool,
 }
 
 /// A member that rows are grouped by.

@@ -43,7 +43,12 @@ pub(super) fn invalid(name: &str, message: &str) -> Refused {
 /// Reads the query; a parameter that comes twice, or with commas, is a list.
 fn read(query: &str, now: UnixMillis) -> Result<SumQuery, Refused> {
     // What was used in this very millisecond is part of "until now".
-    let mut read = SumQuery { from: now.month_start(), to: UnixMillis(now.0 + 1), group_by: Vec::new() };
+    let mut read = SumQuery {
+        from: now.month_start(),
+        to: UnixMillis(now.0 + 1),
+        group_by: Vec::new(),
+        provisioned_only: false,
+    };
     let pairs: Vec<(String, String)> =
         serde_urlencoded::from_str(query).map_err(|error| Refused::invalid(error.to_string(), None))?;
     for (name, value) in pairs {

@@ -61,14 +61,15 @@ impl LedgerStore for Database {
             query.group_by.iter().map(|group| expression(*group)).chain(["is_provisioned", "rate"]).collect();
         let groups = groups.join(", ");
         let sums = ratings::SUMS;
+        let filter = if query.provisioned_only { " AND is_provisioned" } else { "" };
         let units = "subscription_id, product, cost_center, deployment, model, backend, is_provisioned, rate, \
             requests, used_requests, estimated_requests, input_tokens, cached_input_tokens, output_tokens, \
             reasoning_tokens, audio_input_tokens, audio_output_tokens, cache_write_tokens, images";
         let sql = format!(
             "SELECT {groups}, {sums} FROM (\
-             SELECT hour, {units} FROM usage_hours WHERE hour >= ? AND hour < ? UNION ALL \
-             SELECT hour, {units} FROM usage_units WHERE time >= ? AND time < ? UNION ALL \
-             SELECT hour, {units} FROM usage_units WHERE time >= ? AND time < ?) GROUP BY {groups}"
+             SELECT hour, {units} FROM usage_hours WHERE hour >= ? AND hour < ?{filter} UNION ALL \
+             SELECT hour, {units} FROM usage_units WHERE time >= ? AND time < ?{filter} UNION ALL \
+             SELECT hour, {units} FROM usage_units WHERE time >= ? AND time < ?{filter}) GROUP BY {groups}"
         );
         let width = query.group_by.len();
         let spans = Spans::of(query.from, query.to);

@@ -61,7 +61,7 @@ pub(crate) async fn post(store: &impl LedgerStore, entries: Vec<Entry>) -> u64 {
 }
 
 async fn sums(store: &impl LedgerStore, from: &str, to: &str, group_by: &[Group]) -> Vec<Sums> {
-    let query = SumQuery { from: at(from), to: at(to), group_by: group_by.to_vec() };
+    let query = SumQuery { from: at(from), to: at(to), group_by: group_by.to_vec(), provisioned_only: false };
     let mut sums = store.sums(&query).await.unwrap();
     sums.sort_by(|a, b| (&a.group, a.is_provisioned).cmp(&(&b.group, b.is_provisioned)));
     sums
@@ -115,7 +115,7 @@ async fn sums_what_is_in_a_time(store: &impl LedgerStore) {
     for from in &moments {
         for to in moments.iter().filter(|to| *to >= from) {
             let expected = times.iter().filter(|time| at(time) >= *from && at(time) < *to).count();
-            let query = SumQuery { from: *from, to: *to, group_by: vec![] };
+            let query = SumQuery { from: *from, to: *to, group_by: vec![], provisioned_only: false };
             let found: u64 = store.sums(&query).await.unwrap().iter().map(|sums| sums.requests).sum();
             assert_eq!(found, expected as u64, "{} to {}", from.to_rfc3339(), to.to_rfc3339());
         }
@@ -164,6 +164,12 @@ async fn tells_rates_apart(store: &impl LedgerStore) {
     let unpriced = of(&whole, None);
     assert_eq!((unpriced.requests, unpriced.used_requests, unpriced.estimated_requests), (3, 2, 1));
     assert!(of(&bare, Some(&rate("1"))).is_provisioned);
+    let (from, to) = (at("2026-03-01T09:15:00Z"), at("2026-03-02T00:00:00Z"));
+    for from in [from, at("2026-03-01T00:00:00Z")] {
+        let query = SumQuery { from, to, group_by: groups.to_vec(), provisioned_only: true };
+        let [only] = store.sums(&query).await.unwrap().try_into().unwrap();
+        assert_eq!((&only, only.group == bare), (of(&bare, Some(&rate("1"))), true));
+    }
 }
 
 /// The same and other events, in other orders, by many at once.
