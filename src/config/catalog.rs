@@ -3,23 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use rust_decimal::Decimal;
 use secrecy::SecretString;
-use time::Date;
-use time::macros::format_description;
 use url::Url;
 
-use super::file::{self, BillingKind};
+use super::file;
 use super::timeouts::Timeouts;
 use super::{Fault, Faults};
 use crate::domain::ids::{DeploymentName, Name};
 use crate::domain::limit::Limits;
-use crate::domain::price::{Price, PriceBook, Priced, Rate};
+use crate::domain::price::{DeploymentType, PriceBook, Priced, Rate};
 
 mod callers;
+mod money;
 mod sign_in;
 
 pub use callers::EntraCallers;
+pub use money::Billing;
 
 /// The gateway configuration, checked.
 #[derive(Debug)]
@@ -51,6 +50,8 @@ pub struct Backend {
     pub private_endpoint: bool,
     /// The callers' names and the backend's own; `None`: names pass unchanged, all are served.
     pub deployments: Option<BTreeMap<DeploymentName, Name>>,
+    /// By the callers' names, where it is known.
+    pub deployment_types: BTreeMap<DeploymentName, DeploymentType>,
     pub billing: Billing,
 }
 
@@ -65,12 +66,6 @@ pub enum Auth {
     ApiKey(SecretString),
     /// Not at all: a simulator on this machine.
     None,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Billing {
-    PayAsYouGo,
-    Provisioned { units: u32, hourly_price_per_unit: Decimal },
 }
 
 /// A named set of limits and allowed deployments.
@@ -122,7 +117,7 @@ impl Catalog {
         backends.sort_by_key(|backend| backend.priority);
         let products = check_products(file.products, &written, faults);
         let currency = file.currency.unwrap_or_else(|| "USD".to_owned());
-        let prices = check_prices(file.prices, &currency, &written, faults);
+        let prices = money::check_prices(file.prices, &currency, &written, faults);
         if currency.len() != 3 || !currency.bytes().all(|b| b.is_ascii_uppercase()) {
             faults.push(Fault::new("currency", "three capital letters, such as USD"));
         }
@@ -143,7 +138,9 @@ impl Catalog {
 
     /// What is paid for such a request; `None`: it has no price.
     pub fn rate(&self, what: Priced<'_>) -> Option<Arc<Rate>> {
-        self.prices.find(what).map(|price| Arc::clone(&price.rate))
+        let backend = self.backends.iter().find(|known| known.name.as_str() == what.backend);
+        let deployment_type = backend.and_then(|known| known.deployment_types.get(what.deployment)).copied();
+        self.prices.find(what, deployment_type).map(|price| Arc::clone(&price.rate))
     }
 
     /// The secrets that it names.
@@ -208,12 +205,13 @@ fn check_backends(files: Vec<file::Backend>, faults: &mut Vec<Fault>) -> Vec<Arc
     for (index, file) in files.into_iter().enumerate() {
         let place = format!("backends[{index}]");
         let before = faults.len();
+        check_types(&file, &place, faults);
         let name = unique_name(file.name, &mut names, &place, faults);
         let endpoint = file.endpoint.as_deref().unwrap_or_default();
         let endpoint = check_endpoint(endpoint, &place, faults);
         let is_loopback = endpoint.as_ref().is_some_and(|(_, is_loopback)| *is_loopback);
         let auth = sign_in::check(file.auth.unwrap_or_default(), is_loopback, &place, faults);
-        let billing = check_billing(&file.billing.unwrap_or_default(), &place, faults);
+        let billing = money::check_billing(&file.billing.unwrap_or_default(), &place, faults);
         for (field, number) in [("priority", file.priority), ("weight", file.weight)] {
             if number.is_some_and(|number| !(1..=1_000).contains(&number)) {
                 faults.push(Fault::new(format!("{place}.{field}"), "between 1 and 1000"));
@@ -229,11 +227,21 @@ fn check_backends(files: Vec<file::Backend>, faults: &mut Vec<Fault>) -> Vec<Arc
                 auth,
                 private_endpoint: file.private_endpoint.unwrap_or(false),
                 deployments: file.deployments,
+                deployment_types: file.deployment_types,
                 billing,
             }));
         }
     }
     backends
+}
+
+/// A type of a deployment that the backend does not have is a slip of the pen.
+fn check_types(file: &file::Backend, place: &str, faults: &mut Vec<Fault>) {
+    let Some(deployments) = &file.deployments else { return };
+    for name in file.deployment_types.keys().filter(|name| !deployments.contains_key(*name)) {
+        let message = "this backend's `deployments` do not have it";
+        faults.push(Fault::new(format!("{place}.deployment_types.{name}"), message));
+    }
 }
 
 fn unique_name(
@@ -291,26 +299,6 @@ pub fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-fn check_billing(file: &file::Billing, place: &str, faults: &mut Vec<Fault>) -> Billing {
-    let place = format!("{place}.billing");
-    match (file.kind.unwrap_or(BillingKind::PayAsYouGo), file.units, file.hourly_price_per_unit) {
-        (BillingKind::PayAsYouGo, None, None) => Billing::PayAsYouGo,
-        (BillingKind::Provisioned, Some(units), Some(hourly_price_per_unit)) if units > 0 => {
-            Billing::Provisioned { units, hourly_price_per_unit }
-        }
-        (BillingKind::Provisioned, ..) => {
-            let message = "`provisioned` needs `units`, at least 1, and `hourly_price_per_unit`";
-            faults.push(Fault::new(place, message));
-            Billing::PayAsYouGo
-        }
-        (BillingKind::PayAsYouGo, ..) => {
-            let message = "`units` and `hourly_price_per_unit` go with the kind `provisioned`";
-            faults.push(Fault::new(place, message));
-            Billing::PayAsYouGo
-        }
-    }
-}
-
 fn check_products(
     files: Vec<file::Product>,
     written: &Written,
@@ -341,50 +329,6 @@ fn check_products(
         }
     }
     products
-}
-
-fn check_prices(
-    files: Vec<file::Price>,
-    currency: &str,
-    written: &Written,
-    faults: &mut Vec<Fault>,
-) -> PriceBook {
-    let mut prices = Vec::new();
-    for (index, file) in files.into_iter().enumerate() {
-        let place = format!("prices[{index}]");
-        let before = faults.len();
-        // An unreadable price was said to be one already.
-        let is_told = faults.iter().any(|fault| fault.place == format!("{place}.input_per_million"));
-        let mut fault =
-            |field: &str, message: String| faults.push(Fault::new(format!("{place}{field}"), message));
-        if file.deployment.is_none() && file.model.is_none() && file.backend.is_none() {
-            fault("", "names no `deployment`, `model` or `backend`".to_owned());
-        }
-        if let Some(name) = file.backend.as_ref().filter(|name| !written.backends.contains(*name)) {
-            fault(".backend", format!("there is no backend `{name}`"));
-        }
-        if file.input_per_million.is_none() && file.image_each.is_none() && !is_told {
-            fault(
-                ".input_per_million",
-                "is missing: the price of a million tokens, such as \"0.15\"".to_owned(),
-            );
-        }
-        let effective_from = file.effective_from.as_deref().unwrap_or("1970-01-01");
-        let effective_from = Date::parse(effective_from, format_description!("[year]-[month]-[day]"));
-        if effective_from.is_err() {
-            fault(".effective_from", "not a day: such as 2024-07-18".to_owned());
-        }
-        if let (Ok(effective_from), true) = (effective_from, faults.len() == before) {
-            prices.push(Price {
-                rate: Arc::new(Rate::new(file.terms(currency))),
-                deployment: file.deployment,
-                model: file.model,
-                backend: file.backend,
-                effective_from,
-            });
-        }
-    }
-    PriceBook(prices)
 }
 
 #[cfg(test)]

@@ -16,7 +16,11 @@ use serde_path_to_error::{Path, Segment};
 use super::Fault;
 use crate::domain::ids::Name;
 use crate::domain::limit::Limits;
-use crate::domain::price::Terms;
+use crate::domain::price::{DeploymentType, Terms};
+
+mod callers;
+
+pub(super) use callers::Callers;
 
 /// More faults than anyone will mend in one go; also the bound of the loop.
 const MAX_FAULTS: usize = 100;
@@ -82,6 +86,8 @@ pub(super) struct Backend {
     /// Callers' names for deployments, each with the backend's own. Without it names pass
     /// unchanged, and every deployment is served.
     pub(super) deployments: Option<BTreeMap<Name, Name>>,
+    /// Callers' names for deployments, each with how Azure sells it there: prices may differ by it.
+    pub(super) deployment_types: BTreeMap<Name, DeploymentType>,
     /// How the resource is paid for; by the token unless said otherwise.
     pub(super) billing: Option<Billing>,
 }
@@ -125,6 +131,10 @@ pub(super) struct Billing {
     #[serde(deserialize_with = "optional_money")]
     #[schemars(with = "Money")]
     pub(super) hourly_price_per_unit: Option<Decimal>,
+    /// With `provisioned`: how many input tokens one unit takes in a minute, as Azure states it for the model. Says how
+    /// much of an hour was used.
+    #[schemars(range(min = 1))]
+    pub(super) tokens_per_minute_per_unit: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, JsonSchema)]
@@ -161,6 +171,8 @@ pub(super) struct Price {
     pub(super) model: Option<String>,
     /// The name of a backend.
     pub(super) backend: Option<Name>,
+    /// How Azure sells the deployment, as a backend's `deployment_types` say.
+    pub(super) deployment_type: Option<DeploymentType>,
     /// A million tokens of input; required, unless there is `image_each`.
     #[serde(deserialize_with = "optional_money")]
     #[schemars(with = "Money")]
@@ -236,83 +248,6 @@ pub(super) struct Timeouts {
     /// Between two such comments.
     #[schemars(range(min = 0.1, max = 199))]
     pub(super) waiting_every: Option<f64>,
-}
-
-/// Who may call without an issued key.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Callers {
-    /// Callers that bring an Entra token.
-    pub(super) entra: Option<Entra>,
-}
-
-/// Callers that bring an Entra token, each bound to a subscription.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-#[schemars(extend("required" = ["tenants", "audiences"]))]
-pub(super) struct Entra {
-    /// The tenants whose tokens are taken.
-    #[schemars(length(min = 1))]
-    pub(super) tenants: Vec<String>,
-    /// The audiences that tokens may have.
-    #[schemars(length(min = 1))]
-    pub(super) audiences: Vec<String>,
-    /// Applications, by their client id.
-    pub(super) applications: Vec<Application>,
-    /// People, by their object id.
-    pub(super) users: Vec<User>,
-    /// Groups, by their object id.
-    pub(super) groups: Vec<Group>,
-    /// App roles, by their value.
-    pub(super) app_roles: Vec<AppRole>,
-}
-
-/// An application, and the subscription that it uses.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-#[schemars(extend("required" = ["client_id", "subscription"]))]
-pub(super) struct Application {
-    /// The application's client id.
-    #[schemars(length(min = 1))]
-    pub(super) client_id: String,
-    /// The id of a subscription.
-    pub(super) subscription: Option<Name>,
-}
-
-/// A person, and the subscription that they use.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-#[schemars(extend("required" = ["object_id", "subscription"]))]
-pub(super) struct User {
-    /// The person's object id.
-    #[schemars(length(min = 1))]
-    pub(super) object_id: String,
-    /// The id of a subscription.
-    pub(super) subscription: Option<Name>,
-}
-
-/// A group, and the subscription that its members use.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-#[schemars(extend("required" = ["object_id", "subscription"]))]
-pub(super) struct Group {
-    /// The group's object id.
-    #[schemars(length(min = 1))]
-    pub(super) object_id: String,
-    /// The id of a subscription.
-    pub(super) subscription: Option<Name>,
-}
-
-/// An app role, and the subscription that those who have it use.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-#[schemars(extend("required" = ["role", "subscription"]))]
-pub(super) struct AppRole {
-    /// The role's value, as tokens carry it.
-    #[schemars(length(min = 1))]
-    pub(super) role: String,
-    /// The id of a subscription.
-    pub(super) subscription: Option<Name>,
 }
 
 /// A decimal in a string, such as "0.15": a JSON number would pass through floating point.

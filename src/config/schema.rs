@@ -79,7 +79,9 @@ pub(super) fn billing_goes_together(schema: &mut Schema) {
         "allOf".to_owned(),
         json!([
             {"if": kind_is("provisioned"), "then": {"required": ["units", "hourly_price_per_unit"]},
-             "else": {"properties": {"units": false, "hourly_price_per_unit": false}}},
+             "else": {"properties": {
+                "units": false, "hourly_price_per_unit": false, "tokens_per_minute_per_unit": false,
+            }}},
         ]),
     );
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use rust_decimal::Decimal;
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use time::Date;
 
@@ -23,9 +24,27 @@ pub struct Price {
     /// As backends report it.
     pub model: Option<String>,
     pub backend: Option<Name>,
+    pub deployment_type: Option<DeploymentType>,
     pub rate: Arc<Rate>,
     /// The first UTC day on which it holds.
     pub effective_from: Date,
+}
+
+/// How Azure sells a deployment: one model's price differs by it. Azure's own words, such as `DataZoneStandard`, are
+/// the `sku.name` of a deployment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum DeploymentType {
+    Standard,
+    GlobalStandard,
+    DataZoneStandard,
+    GlobalBatch,
+    DataZoneBatch,
+    DeveloperTier,
+    ProvisionedManaged,
+    GlobalProvisionedManaged,
+    DataZoneProvisionedManaged,
 }
 
 /// What is paid, without what it is paid for. A row of the ledger names the rate that it was posted with:
@@ -129,6 +148,29 @@ impl Counts {
     }
 }
 
+/// More decimals than any price has; sums of such costs are still exact, as [`Decimal`] has 28 digits.
+const MAX_DECIMALS: u32 = 12;
+
+impl Terms {
+    /// What is not sensible in it, by field.
+    pub fn faults(&self) -> Vec<(&'static str, &'static str)> {
+        let prices = [
+            ("input_per_million", self.input_per_million),
+            ("cached_input_per_million", self.cached_input_per_million),
+            ("cache_write_per_million", self.cache_write_per_million),
+            ("audio_input_per_million", self.audio_input_per_million),
+            ("output_per_million", self.output_per_million),
+            ("reasoning_per_million", self.reasoning_per_million),
+            ("audio_output_per_million", self.audio_output_per_million),
+            ("image_each", self.image_each),
+        ];
+        let is_too_fine =
+            |price: &Option<Decimal>| price.is_some_and(|price| price.normalize().scale() > MAX_DECIMALS);
+        let faulty = prices.into_iter().filter(|(_, price)| is_too_fine(price));
+        faulty.map(|(field, _)| (field, "at most 12 decimals")).collect()
+    }
+}
+
 /// Reads money: a decimal in a string, since a JSON number would pass through floating point.
 ///
 /// # Errors
@@ -159,12 +201,15 @@ pub fn money<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Decimal, D::E
 pub struct PriceBook(pub Vec<Price>);
 
 impl PriceBook {
-    /// The price that holds for `what`: of those in force on its day the one that names most of
-    /// backend, deployment and model; between equals the latest.
-    pub fn find(&self, what: Priced<'_>) -> Option<&Price> {
+    /// The price that holds for `what`: of those in force on its day one that names the backend before one that
+    /// does not, then the deployment, the model, the type; between equals the latest, and of those the last
+    /// in the book. Without a known type, prices that name one do not apply.
+    pub fn find(&self, what: Priced<'_>, deployment_type: Option<DeploymentType>) -> Option<&Price> {
+        let is_of_type =
+            |price: &Price| price.deployment_type.is_none_or(|named| Some(named) == deployment_type);
         self.0
             .iter()
-            .filter(|price| price.applies_to(what))
+            .filter(|price| is_of_type(price) && price.applies_to(what))
             .max_by_key(|price| (price.precision(), price.effective_from))
     }
 }
@@ -177,8 +222,9 @@ impl Price {
             && self.backend.as_ref().is_none_or(|name| name.as_str() == what.backend)
     }
 
-    fn precision(&self) -> (bool, bool, bool) {
-        (self.backend.is_some(), self.deployment.is_some(), self.model.is_some())
+    fn precision(&self) -> [bool; 4] {
+        let type_is_named = self.deployment_type.is_some();
+        [self.backend.is_some(), self.deployment.is_some(), self.model.is_some(), type_is_named]
     }
 }
 
@@ -275,6 +321,7 @@ mod tests {
             deployment: deployment.map(|name| Name::new(name).unwrap()),
             model: None,
             backend: None,
+            deployment_type: None,
             rate: Arc::new(Rate::new(terms(input))),
             effective_from: from,
         }
@@ -289,12 +336,73 @@ mod tests {
         ]);
         let on = |deployment, day| {
             let what = Priced { deployment, model: None, backend: "b", day };
-            book.find(what).and_then(|price| price.rate.terms().input_per_million)
+            book.find(what, None).and_then(|price| price.rate.terms().input_per_million)
         };
         assert_eq!(on("gpt-4o-mini", date!(2025 - 01 - 01)), Some(dec("0.15")));
         assert_eq!(on("gpt-4o-mini", date!(2025 - 07 - 18)), Some(dec("0.10")));
         assert_eq!(on("gpt-4o-mini", date!(2024 - 02 - 01)), Some(dec("9")));
         assert_eq!(on("other", date!(2023 - 12 - 31)), None);
+    }
+
+    #[test]
+    fn backend_goes_before_deployment_before_model_before_type_before_date() {
+        let day = date!(2026 - 03 - 01);
+        let line = |names: [Option<&str>; 3], deployment_type, from, input: &str| Price {
+            deployment: names[1].map(|name| Name::new(name).unwrap()),
+            model: names[2].map(str::to_owned),
+            backend: names[0].map(|name| Name::new(name).unwrap()),
+            deployment_type,
+            rate: Arc::new(Rate::new(terms(input))),
+            effective_from: from,
+        };
+        let zone = Some(DeploymentType::DataZoneStandard);
+        let (old, new) = (date!(2020 - 01 - 01), date!(2026 - 03 - 01));
+        let (b, d, m) = (Some("b"), Some("d"), Some("m"));
+        // Each holds before all that stand above it.
+        let rising = [
+            line([None, None, m], None, old, "1"),
+            line([None, None, m], None, new, "2"),
+            line([None, None, m], zone, old, "3"),
+            line([None, d, None], None, old, "4"),
+            line([None, d, None], zone, old, "5"),
+            line([None, d, m], None, old, "6"),
+            line([None, d, m], zone, old, "7"),
+            line([b, None, None], None, old, "8"),
+            line([b, None, m], zone, old, "9"),
+            line([b, d, m], zone, old, "10"),
+            line([b, d, m], zone, new, "11"),
+        ];
+        let what = Priced { deployment: "d", model: Some("m"), backend: "b", day };
+        let found = |book: &[Price], what, deployment_type| {
+            let book = PriceBook(book.to_vec());
+            book.find(what, deployment_type).and_then(|price| price.rate.terms().input_per_million)
+        };
+        for count in 1..=rising.len() {
+            let best = found(&rising[..count], what, zone);
+            assert_eq!(best, rising[count - 1].rate.terms().input_per_million, "of the first {count}");
+        }
+        assert_eq!(found(&rising, what, Some(DeploymentType::GlobalBatch)), Some(dec("8")), "another type");
+        assert_eq!(found(&rising, what, None), Some(dec("8")), "no type is known");
+        let before = Priced { day: date!(2026 - 02 - 28), ..what };
+        assert_eq!(found(&rising, before, zone), Some(dec("10")), "the day before");
+        let elsewhere = Priced { deployment: "x", model: None, backend: "y", day };
+        assert_eq!(found(&rising, elsewhere, zone), None);
+        assert_eq!(found(&[], what, zone), None, "an empty book");
+    }
+
+    #[test]
+    fn free_is_a_price_and_what_no_decimal_holds_is_none() {
+        let free = Rate::new(Terms {
+            input_per_million: Some(dec("0")),
+            output_per_million: Some(dec("0.00")),
+            ..Terms::default()
+        });
+        let much = Counts { input_tokens: u64::MAX, output_tokens: u64::MAX, ..Counts::default() };
+        assert_eq!(free.cost(much), Some(dec("0")));
+        let dear = Rate::new(Terms { input_per_million: Some(Decimal::MAX), ..Terms::default() });
+        assert_eq!(dear.cost(Counts { input_tokens: u64::MAX, ..Counts::default() }), None);
+        let images = Rate::new(Terms { image_each: Some(Decimal::MAX), ..Terms::default() });
+        assert_eq!(images.cost(Counts { images: 2, ..Counts::default() }), None);
     }
 
     #[test]

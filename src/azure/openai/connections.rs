@@ -174,6 +174,7 @@ mod tests {
             auth: Auth::None,
             private_endpoint: false,
             deployments: None,
+            deployment_types: std::collections::BTreeMap::new(),
             billing: Billing::PayAsYouGo,
         }
     }

@@ -135,3 +135,55 @@ fn a_file_of_an_editor_that_marks_its_beginning_is_read() {
     let text = "\u{feff}{\"backends\": [{\"name\": \"a\", \"endpoint\": \"https://a.test\"}]}";
     assert_eq!(Catalog::parse(text, "test").unwrap().backends.len(), 1);
 }
+
+#[test]
+fn a_price_may_hold_for_one_type_of_deployment_alone() {
+    let text = r#"{
+        "backends": [
+            {"name": "zone", "endpoint": "https://a.test", "deployments": {"chat": "chat-eu", "other": "other"},
+             "deployment_types": {"chat": "data_zone_standard"}},
+            {"name": "plain", "endpoint": "https://b.test"}
+        ],
+        "prices": [{"model": "m", "input_per_million": "1"},
+                   {"model": "m", "deployment_type": "data_zone_standard", "input_per_million": "1.1"}]
+    }"#;
+    let catalog = Catalog::parse(text, "test").unwrap();
+    let input = |backend, deployment| {
+        let day = time::macros::date!(2026 - 01 - 01);
+        let rate = catalog.rate(Priced { deployment, model: Some("m"), backend, day }).unwrap();
+        rate.terms().input_per_million.unwrap().to_string()
+    };
+    assert_eq!(input("zone", "chat"), "1.1");
+    assert_eq!(input("zone", "other"), "1", "its type is not said");
+    assert_eq!(input("plain", "chat"), "1");
+    assert_eq!(input("gone", "chat"), "1");
+}
+
+#[test]
+fn faults_of_types_and_of_capacity_are_told() {
+    let told = faults(
+        r#"{
+        "backends": [
+            {"name": "a", "endpoint": "https://a.test", "deployments": {"chat": "c"},
+             "deployment_types": {"chart": "standard", "chat": "cheap"}},
+            {"name": "b", "endpoint": "https://b.test", "billing": {"tokens_per_minute_per_unit": 1}},
+            {"name": "c", "endpoint": "https://b.test", "billing": {"kind": "provisioned", "units": 4294967295,
+             "hourly_price_per_unit": "79228162514264337593543950335", "tokens_per_minute_per_unit": 0}}
+        ],
+        "prices": [{"model": "m", "input_per_million": "0.0000000000001"},
+                   {"deployment_type": "standard", "input_per_million": "1"}]
+    }"#,
+    );
+    let expected = [
+        "backends[0].deployment_types.chat: unknown variant `cheap`, expected one of `standard`",
+        "backends[0].deployment_types.chart: this backend's",
+        "backends[1].billing: `units`",
+        "backends[2].billing.hourly_price_per_unit: at most",
+        "backends[2].billing.tokens_per_minute_per_unit: must be at least 1",
+        "prices[0].input_per_million: at most 12 decimals",
+        "prices[1]: names no",
+    ];
+    for fault in expected {
+        assert!(told.iter().any(|line| line.starts_with(fault)), "`{fault}` is not among {told:#?}");
+    }
+}

@@ -72,9 +72,10 @@ fn every_setting_is_written_down() {
 #[test]
 fn every_field_of_the_configuration_is_written_down() {
     let mut fields = fields_in(&read("src/config/file.rs"), "pub(super) ");
+    fields.extend(fields_in(&read("src/config/file/callers.rs"), "pub(in crate::config) "));
     fields.extend(fields_in(&read("src/domain/limit.rs"), "pub "));
     assert!(
-        fields.contains("endpoint") && fields.contains("alert_at"),
+        ["endpoint", "audiences", "alert_at"].iter().all(|name| fields.contains(*name)),
         "fields are no longer read: {fields:?}"
     );
     let missing = missing_in(&read(CONFIGURATION), &fields);
