@@ -2,10 +2,15 @@
 
 pub mod actor;
 pub mod api;
+pub mod apportion;
 pub mod audit;
 pub mod balance;
 pub mod breaker;
+pub mod calendar;
+pub mod capacity;
 pub mod diagnosis;
+#[cfg(test)]
+pub(crate) mod dice;
 pub mod estimate;
 pub mod ids;
 pub mod key;
