@@ -6,20 +6,25 @@ use crate::config::catalog::Catalog;
 use crate::config::live::Live;
 use crate::domain::price::Priced;
 use crate::domain::usage::UsageEvent;
-use crate::ports::{Clock, DeadLetters, Entry, LedgerStore, Postings, Ratings, Unavailable};
+use crate::ports::{Clock, DeadLetters, Entry, LedgerStore, Postings, Ratings, Subscriptions, Unavailable};
 
+pub mod chargeback;
 pub mod decode;
+mod names;
 pub mod replay;
 pub mod report;
 pub mod rerate;
 
 /// What the journey needs.
+#[derive(Clone)]
 pub struct Ledger {
     pub config: Arc<Live>,
     pub clock: Arc<dyn Clock>,
     pub store: Arc<dyn LedgerStore>,
     pub letters: Arc<dyn DeadLetters>,
     pub ratings: Arc<dyn Ratings>,
+    /// Whom reports are about.
+    pub subscriptions: Arc<dyn Subscriptions>,
     /// What is new goes to where logs are kept as well.
     pub ships: bool,
 }

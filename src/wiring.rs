@@ -69,12 +69,7 @@ pub async fn wire(
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let subscriptions: Arc<dyn Subscriptions> = database.clone();
-    let store: Arc<dyn LedgerStore> = database.clone();
-    let letters: Arc<dyn DeadLetters> = database.clone();
-    let ratings: Arc<dyn Ratings> = database;
-    let ledger =
-        Ledger { config: config.clone(), clock: clock.clone(), store, letters, ratings, ships: false };
-    let ledger = Arc::new(ledger);
+    let ledger = Arc::new(ledger(database, config.clone(), clock.clone()));
     let tasks = TaskTracker::new();
     let usage = usage_in_process(ledger.clone(), &settings.data_dir, &tasks);
     let stop = CancellationToken::new();
@@ -118,6 +113,14 @@ pub async fn wire(
         background: Arc::new(stop.drop_guard()),
     };
     Ok(Wired { app, tasks })
+}
+
+/// All of the ledger's ports are one database.
+fn ledger(database: Arc<Database>, config: Arc<Live>, clock: Arc<dyn Clock>) -> Ledger {
+    let store: Arc<dyn LedgerStore> = database.clone();
+    let letters: Arc<dyn DeadLetters> = database.clone();
+    let ratings: Arc<dyn Ratings> = database.clone();
+    Ledger { config, clock, store, letters, ratings, subscriptions: database, ships: false }
 }
 
 fn caller_tokens(

@@ -9,6 +9,7 @@ use url::Url;
 use super::file;
 use super::timeouts::Timeouts;
 use super::{Fault, Faults};
+use crate::domain::capacity::Capacity;
 use crate::domain::ids::{DeploymentName, Name};
 use crate::domain::limit::Limits;
 use crate::domain::price::{DeploymentType, PriceBook, Priced, Rate};
@@ -134,6 +135,14 @@ impl Catalog {
 
     pub fn knows_backend(&self, name: &str) -> bool {
         self.backends.iter().any(|known| known.name.as_str() == name)
+    }
+
+    /// The capacity that is paid for by the hour, by its backend.
+    pub fn capacities(&self) -> BTreeMap<String, Capacity> {
+        let provisioned = self.backends.iter();
+        let capacities = provisioned
+            .filter_map(|backend| Some((backend.name.as_str().to_owned(), backend.billing.capacity()?)));
+        capacities.collect()
     }
 
     /// What is paid for such a request; `None`: it has no price.

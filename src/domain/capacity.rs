@@ -22,8 +22,10 @@ const MAX_OUTPUT: u64 = 100 * INPUT;
 /// Capacity that is paid for by the hour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
+    pub units: u32,
+    /// Of all units.
     pub hourly_cost: Decimal,
-    /// In input tokens; `None`: an hour in which anything was used counts as used wholly.
+    /// Of all units, in input tokens; `None`: an hour in which anything was used counts as used wholly.
     pub tokens_per_minute: Option<u64>,
 }
 
@@ -104,7 +106,7 @@ mod tests {
     }
 
     fn capacity(tokens_per_minute: Option<u64>) -> Capacity {
-        Capacity { hourly_cost: dec("50"), tokens_per_minute }
+        Capacity { units: 50, hourly_cost: dec("50"), tokens_per_minute }
     }
 
     fn used(input: u64, output: u64) -> Used {

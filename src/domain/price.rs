@@ -148,8 +148,9 @@ impl Counts {
     }
 }
 
-/// More decimals than any price has; sums of such costs are still exact, as [`Decimal`] has 28 digits.
-const MAX_DECIMALS: u32 = 12;
+/// More decimals than any price has. A cost then has 14 at the most, and sums of up to 100 trillions are exact in the 28
+/// digits of a [`Decimal`].
+const MAX_DECIMALS: u32 = 8;
 
 impl Terms {
     /// What is not sensible in it, by field.
@@ -167,7 +168,7 @@ impl Terms {
         let is_too_fine =
             |price: &Option<Decimal>| price.is_some_and(|price| price.normalize().scale() > MAX_DECIMALS);
         let faulty = prices.into_iter().filter(|(_, price)| is_too_fine(price));
-        faulty.map(|(field, _)| (field, "at most 12 decimals")).collect()
+        faulty.map(|(field, _)| (field, "at most 8 decimals")).collect()
     }
 }
 

@@ -9,6 +9,8 @@ use time::format_description::well_known::Rfc3339;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnixMillis(pub i64);
 
+const HOUR_MILLIS: i64 = 3_600_000;
+
 const RFC3339_MILLIS: &[time::format_description::BorrowedFormatItem<'static>] =
     time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
@@ -46,6 +48,17 @@ impl UnixMillis {
     pub fn month_start(self) -> Self {
         let month = self.to_datetime().date().replace_day(1).expect("every month has a first day");
         Self(month.midnight().assume_utc().unix_timestamp() * 1_000)
+    }
+
+    /// The first moment of this moment's hour.
+    #[must_use]
+    pub fn hour_start(self) -> Self {
+        Self(self.0 - self.0.rem_euclid(HOUR_MILLIS))
+    }
+
+    /// Full hours from here to a later moment.
+    pub fn hours_until(self, later: Self) -> u32 {
+        u32::try_from((later.0 - self.0) / HOUR_MILLIS).unwrap_or(0)
     }
 }
 

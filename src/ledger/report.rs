@@ -59,7 +59,7 @@ impl Ledger {
         let mut rows: BTreeMap<Vec<Option<String>>, Totals> = BTreeMap::new();
         let mut total = Totals::default();
         for sums in self.store.sums(&query).await? {
-            let cost = cost(&catalog.currency, &sums);
+            let cost = cost(&catalog.currency, &sums).ok();
             total.add(&sums, cost);
             rows.entry(sums.group.clone()).or_default().add(&sums, cost);
         }
@@ -69,11 +69,53 @@ impl Ledger {
     }
 }
 
-/// What sums that share one rate cost, in this currency. Requests that used nothing, and those of provisioned
-/// capacity, which is shared out in the chargeback, cost nothing.
-fn cost(currency: &str, sums: &Sums) -> Option<Decimal> {
-    if sums.is_provisioned || sums.counts.is_nothing() {
-        return Some(Decimal::ZERO);
+/// Why something has no cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unpriced {
+    /// The price book had no line for it when it was rated.
+    NoPrice,
+    /// It was rated in another currency than the one that holds now.
+    OtherCurrency,
+    /// Its price has none for a kind that was used, or it is beyond what can be counted.
+    IncompletePrice,
+    /// It went to provisioned capacity that is not configured any more.
+    CapacityNotConfigured,
+}
+
+impl Unpriced {
+    /// What it is called in a report.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::NoPrice => "no_price",
+            Self::OtherCurrency => "other_currency",
+            Self::IncompletePrice => "incomplete_price",
+            Self::CapacityNotConfigured => "capacity_not_configured",
+        }
     }
-    sums.rate.as_ref().filter(|rate| rate.terms().currency == currency)?.cost(sums.counts)
+}
+
+/// A trillion: sums of costs below it are exact, see [`crate::domain::price::Terms::faults`].
+const MAX_COST: Decimal = Decimal::from_parts(0xD4A5_1000, 0xE8, 0, false, 0);
+
+/// What sums that share one rate cost by the token, in this currency. Requests that used nothing, and those of
+/// provisioned capacity, which is shared out in the chargeback, cost nothing.
+pub(super) fn cost(currency: &str, sums: &Sums) -> Result<Decimal, Unpriced> {
+    if sums.is_provisioned || sums.counts.is_nothing() {
+        return Ok(Decimal::ZERO);
+    }
+    let rate = sums.rate.as_ref().ok_or(Unpriced::NoPrice)?;
+    if rate.terms().currency != currency {
+        return Err(Unpriced::OtherCurrency);
+    }
+    rate.cost(sums.counts).filter(|cost| *cost <= MAX_COST).ok_or(Unpriced::IncompletePrice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bound_of_a_cost_is_a_trillion() {
+        assert_eq!(MAX_COST.to_string(), "1000000000000");
+    }
 }

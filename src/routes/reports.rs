@@ -1,4 +1,6 @@
-//! Reports: usage.
+//! Reports: usage, and what every report shares.
+
+use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::{RawQuery, State};
@@ -12,9 +14,13 @@ use time::macros::format_description;
 use super::extract::Admin;
 use super::respond::Refused;
 use crate::app::App;
+use crate::domain::calendar::Month;
 use crate::domain::units::UnixMillis;
 use crate::ledger::report::{Totals, UsageReport};
 use crate::ports::{Group, SumQuery};
+
+pub(super) mod chargeback;
+mod focus;
 
 /// `GET /reports/usage`
 pub(super) async fn usage(
@@ -25,13 +31,8 @@ pub(super) async fn usage(
 ) -> Result<Response, Refused> {
     let query = read(&query.unwrap_or_default(), app.ledger.clock.now())?;
     let report = app.ledger.usage(query).await?;
-    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if accept.to_ascii_lowercase().contains("text/csv") {
-        let headers = [
-            (CONTENT_TYPE, "text/csv; charset=utf-8"),
-            (CONTENT_DISPOSITION, "attachment; filename=\"usage.csv\""),
-        ];
-        return Ok((headers, csv(&report)?).into_response());
+    if wants_csv(&headers) {
+        return csv(&report);
     }
     Ok(Json(as_json(&report)).into_response())
 }
@@ -128,25 +129,77 @@ pub(super) fn sums(totals: &Totals) -> [(&'static str, Value); 13] {
     ]
 }
 
-fn csv(report: &UsageReport) -> Result<Vec<u8>, Refused> {
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    let failed = |error: csv::Error| Refused::invalid(error.to_string(), None);
+fn csv(report: &UsageReport) -> Result<Response, Refused> {
     let groups = report.group_by.iter().map(|group| group.word());
     let names = sums(&report.total).map(|(name, _)| name);
-    writer.write_record(groups.chain(names).chain(["currency"])).map_err(failed)?;
-    for (group, totals) in &report.rows {
-        let groups = group.iter().map(|value| harmless(value.as_deref().unwrap_or_default()));
-        let numbers = sums(totals).into_iter().map(|(_, value)| match value {
-            Value::String(text) => text,
+    let header = groups.chain(names).chain(["currency"]).collect();
+    let rows = report.rows.iter().map(|(group, totals)| {
+        let groups = group.iter().map(|value| json!(value));
+        let numbers = sums(totals).into_iter().map(|(_, value)| value);
+        groups.chain(numbers).chain([json!(report.currency)]).collect()
+    });
+    table("usage.csv", header, rows)
+}
+
+/// A file for a spreadsheet. Null is an empty cell.
+fn table(file: &str, header: Vec<&str>, rows: impl Iterator<Item = Vec<Value>>) -> Result<Response, Refused> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    let failed = |error: csv::Error| Refused::invalid(error.to_string(), None);
+    writer.write_record(header).map_err(failed)?;
+    for row in rows {
+        let cells = row.into_iter().map(|value| match value {
+            Value::String(text) => harmless(text),
             Value::Null => String::new(),
             number => number.to_string(),
         });
-        writer.write_record(groups.chain(numbers).chain([report.currency.clone()])).map_err(failed)?;
+        writer.write_record(cells).map_err(failed)?;
     }
-    writer.into_inner().map_err(|error| Refused::invalid(error.to_string(), None))
+    let written = writer.into_inner().map_err(|error| Refused::invalid(error.to_string(), None))?;
+    let headers = [
+        (CONTENT_TYPE, "text/csv; charset=utf-8".to_owned()),
+        (CONTENT_DISPOSITION, format!("attachment; filename=\"{file}\"")),
+    ];
+    Ok((headers, written).into_response())
 }
 
 /// A text that a spreadsheet would run as a formula is made a text.
-fn harmless(text: &str) -> String {
-    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text.to_owned() }
+fn harmless(text: String) -> String {
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text }
+}
+
+fn wants_csv(headers: &HeaderMap) -> bool {
+    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    accept.to_ascii_lowercase().contains("text/csv")
+}
+
+/// The parameters of a query, of those that a report takes, each at most once.
+fn parameters(query: Option<String>, taken: &[&str]) -> Result<BTreeMap<String, String>, Refused> {
+    let pairs: Vec<(String, String)> = serde_urlencoded::from_str(&query.unwrap_or_default())
+        .map_err(|error| Refused::invalid(error.to_string(), None))?;
+    let mut parameters = BTreeMap::new();
+    for (name, value) in pairs {
+        // The Functions host's own key may stand in any query.
+        if name == "code" {
+            continue;
+        }
+        if !taken.contains(&name.as_str()) {
+            let taken = if taken.is_empty() { "none".to_owned() } else { taken.join(", ") };
+            return Err(invalid(&name, &format!("is not a parameter of this report: it takes {taken}")));
+        }
+        if parameters.insert(name.clone(), value).is_some() {
+            return Err(invalid(&name, "stands twice"));
+        }
+    }
+    Ok(parameters)
+}
+
+/// The month that is asked for; this one, if none is.
+fn month(parameters: &BTreeMap<String, String>, now: UnixMillis) -> Result<Month, Refused> {
+    let this = Month::of(now);
+    let Some(text) = parameters.get("month") else { return Ok(this) };
+    let month = Month::parse(text).ok_or_else(|| invalid("month", "must be a month, such as 2026-11"))?;
+    if month > this {
+        return Err(invalid("month", "has not begun yet"));
+    }
+    Ok(month)
 }

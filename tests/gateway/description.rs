@@ -86,6 +86,7 @@ async fn answers_and_refusals_are_as_described() {
         ("post", &with_key, "/subscriptions/{id}/keys/{slot}", None),
         ("get", "/reports/audit", "/reports/audit", None),
         ("get", "/reports/usage?group_by=subscription,day", "/reports/usage", None),
+        ("get", "/reports/chargeback", "/reports/chargeback", None),
         ("get", "/reports/backends", "/reports/backends", None),
         ("get", "/healthz", "/healthz", None),
         ("get", "/", "/", None),

@@ -14,6 +14,7 @@ mod doctor;
 mod durability;
 mod entra_callers;
 mod failover;
+mod finance;
 mod host;
 mod identity;
 mod key_vault;

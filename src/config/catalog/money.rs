@@ -9,6 +9,7 @@ use time::macros::format_description;
 use super::Written;
 use crate::config::Fault;
 use crate::config::file::{self, BillingKind};
+use crate::domain::capacity::Capacity;
 use crate::domain::price::{Price, PriceBook, Rate};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,12 +27,17 @@ pub enum Billing {
 const MAX_HOURLY_PRICE: Decimal = Decimal::from_parts(1_000_000, 0, 0, false, 0);
 
 impl Billing {
-    /// What the capacity costs for an hour; `None`: it is paid for by the token.
-    pub fn hourly_cost(&self) -> Option<Decimal> {
-        match self {
+    /// What is paid for by the hour; `None`: it is paid for by the token.
+    pub fn capacity(&self) -> Option<Capacity> {
+        match *self {
             Self::PayAsYouGo => None,
-            Self::Provisioned { units, hourly_price_per_unit, .. } => {
-                Some(Decimal::from(*units) * *hourly_price_per_unit)
+            Self::Provisioned { units, hourly_price_per_unit, tokens_per_minute_per_unit } => {
+                Some(Capacity {
+                    units,
+                    hourly_cost: Decimal::from(units) * hourly_price_per_unit,
+                    tokens_per_minute: tokens_per_minute_per_unit
+                        .map(|tokens| tokens.saturating_mul(units.into())),
+                })
             }
         }
     }

@@ -170,7 +170,7 @@ fn faults_of_types_and_of_capacity_are_told() {
             {"name": "c", "endpoint": "https://b.test", "billing": {"kind": "provisioned", "units": 4294967295,
              "hourly_price_per_unit": "79228162514264337593543950335", "tokens_per_minute_per_unit": 0}}
         ],
-        "prices": [{"model": "m", "input_per_million": "0.0000000000001"},
+        "prices": [{"model": "m", "input_per_million": "0.000000001"},
                    {"deployment_type": "standard", "input_per_million": "1"}]
     }"#,
     );
@@ -180,7 +180,7 @@ fn faults_of_types_and_of_capacity_are_told() {
         "backends[1].billing: `units`",
         "backends[2].billing.hourly_price_per_unit: at most",
         "backends[2].billing.tokens_per_minute_per_unit: must be at least 1",
-        "prices[0].input_per_million: at most 12 decimals",
+        "prices[0].input_per_million: at most 8 decimals",
         "prices[1]: names no",
     ];
     for fault in expected {

@@ -110,6 +110,15 @@ pub(super) const OPERATIONS: &[Operation] = &[
         ..PLAIN
     },
     Operation {
+        id: "reportChargeback",
+        path: "/reports/chargeback",
+        summary: "Who pays what of a month: by cost centre, subscription and product, provisioned capacity shared out. \
+                  Lines add up to the total exactly, and their coins to its coins. Comes as CSV for `Accept: text/csv`.",
+        query: Some(|_| chargeback_query()),
+        answer: |_| ("200", Answer::JsonOrCsv(reports::chargeback::schema())),
+        ..PLAIN
+    },
+    Operation {
         id: "reportBackends",
         path: "/reports/backends",
         summary: "How each backend does, as this instance has met it, and which configuration holds.",
@@ -198,6 +207,23 @@ fn issued(written: &mut SchemaGenerator) -> Value {
             "primary_key": {"type": "string"}, "secondary_key": {"type": "string"},
         }},
     ]})
+}
+
+fn month() -> Value {
+    json!({
+        "type": "string", "pattern": "^\\d{4}-\\d{2}$",
+        "description": "A UTC month that has begun, such as 2026-11. Without it, this one.",
+    })
+}
+
+fn chargeback_query() -> Value {
+    json!({"properties": {
+        "month": month(),
+        "format": {
+            "type": "string", "enum": reports::chargeback::FORMATS,
+            "description": "`focus` is CSV with the columns of FOCUS 1.2.",
+        },
+    }})
 }
 
 fn usage_query() -> Value {
