@@ -3,8 +3,6 @@
 //! "Not there" is `Ok(None)`; an error means that we could not look. What must be atomic is one
 //! method.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -24,6 +22,10 @@ use crate::domain::subscription::{Change, State, Subscription};
 use crate::domain::token::Distrust;
 use crate::domain::units::UnixMillis;
 use crate::domain::usage::UsageEvent;
+
+mod usage;
+
+pub use usage::{Receipt, Undelivered, UsageDestination, UsageSink};
 
 /// Something that we depend on could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -268,16 +270,6 @@ pub enum SecretFailure {
         retry_after: Option<Duration>,
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-}
-
-/// Resolves once an event is safe.
-pub type Receipt = Pin<Box<dyn Future<Output = Result<(), Unavailable>> + Send>>;
-
-/// Where usage goes: the event hub, or the ledger in this process.
-pub trait UsageSink: Send + Sync {
-    /// Takes the event at once: dropping the receipt, as a caller that hangs up does, does not take
-    /// it back. Many events travel together, so the wait is one round trip, not one an event.
-    fn record(&self, event: UsageEvent) -> Receipt;
 }
 
 /// The ledger's rows.
