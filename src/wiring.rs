@@ -10,11 +10,12 @@ use tokio_util::task::TaskTracker;
 use crate::app::App;
 use crate::azure::caller_tokens::{EntraTokens, Place as EntraPlace};
 use crate::azure::entra::{self, Tokens};
+use crate::azure::event_hubs::{self, EventHub};
 use crate::azure::key_vault::{KeyVault, NoVault};
 use crate::azure::openai::{Resources, SignIn};
 use crate::azure::transport;
 use crate::config::live::Live;
-use crate::config::settings::Settings;
+use crate::config::settings::{self, Settings};
 use crate::domain::key::Hasher;
 use crate::issuing::Issuing;
 use crate::ledger::Ledger;
@@ -23,6 +24,7 @@ use crate::ports::{
     Backends, CallerTokens, Clock, LedgerStore, SecretFailure, Secrets, Subscriptions, Unavailable, UsageSink,
 };
 use crate::proxy::{Kept, Keys, Pool, Proxy, Room, SignedIn, Unasked, Uses};
+use crate::publisher::Publisher;
 use crate::renewal::{Place, Renewal};
 use crate::spool::Spool;
 use crate::sql::{Database, OpenError};
@@ -70,11 +72,14 @@ pub async fn wire(
     let store: Arc<dyn LedgerStore> = database;
     let ledger = Arc::new(Ledger { config: config.clone(), clock: clock.clone(), store });
     let tasks = TaskTracker::new();
-    let usage = usage_in_process(ledger.clone(), &settings.data_dir, &tasks);
     let stop = CancellationToken::new();
     let client = transport::client()?;
     let source = entra::source(settings, client.clone());
     let tokens = Tokens::new(source, clock.clone(), tasks.clone(), stop.clone());
+    let usage = match &settings.event_hub {
+        Some(hub) => published(hub, &settings.data_dir, &tokens, &tasks)?,
+        None => usage_in_process(ledger.clone(), &settings.data_dir, &tasks),
+    };
     let sign_in = SignIn { tokens: tokens.clone(), cloud: settings.cloud, config: config.clone() };
     let backends: Arc<dyn Backends> = Arc::new(Resources::new(sign_in)?);
     let callers = caller_tokens(settings, client.clone(), &clock, &tasks, &stop);
@@ -147,7 +152,21 @@ fn place(settings: &Settings, config: &Live) -> Option<Place> {
     Some(Place { shown: format!("the secret `{secret}` of {vault}"), secret })
 }
 
+/// Usage goes to an event hub; what that does not take waits under `data_dir`.
+fn published(
+    hub: &settings::EventHub,
+    data_dir: &Path,
+    tokens: &Tokens,
+    tasks: &TaskTracker,
+) -> Result<Arc<dyn UsageSink>, reqwest::Error> {
+    let destination = EventHub::new(hub, tokens.clone())?;
+    tasks.spawn(destination.clone().prepare());
+    let destination = Arc::new(destination);
+    Ok(Arc::new(Publisher::start(destination, event_hubs::AT_ONCE, Spool::new(data_dir), tasks)))
+}
+
 /// The event hub inside this process; what the ledger does not take waits under `data_dir`.
 pub fn usage_in_process(ledger: Arc<Ledger>, data_dir: &Path, tasks: &TaskTracker) -> Arc<dyn UsageSink> {
-    Arc::new(in_process::sink(ledger, Spool::new(data_dir), tasks))
+    let destination = Arc::new(in_process::InProcess(ledger));
+    Arc::new(Publisher::start(destination, in_process::AT_ONCE, Spool::new(data_dir), tasks))
 }
