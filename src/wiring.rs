@@ -15,19 +15,21 @@ use crate::azure::key_vault::{KeyVault, NoVault};
 use crate::azure::openai::{Resources, SignIn};
 use crate::azure::transport;
 use crate::config::live::Live;
-use crate::config::settings::{self, Settings};
+use crate::config::settings::Settings;
 use crate::domain::key::Hasher;
 use crate::issuing::Issuing;
 use crate::ledger::Ledger;
 use crate::memory::SystemClock;
 use crate::ports::{
-    Backends, CallerTokens, Clock, LedgerStore, SecretFailure, Secrets, Subscriptions, Unavailable, UsageSink,
+    Backends, CallerTokens, Clock, DeadLetters, LedgerStore, Ratings, SecretFailure, Secrets, Subscriptions,
+    Unavailable, UsageSink,
 };
 use crate::proxy::{Kept, Keys, Pool, Proxy, Room, SignedIn, Unasked, Uses};
 use crate::publisher::Publisher;
 use crate::renewal::{Place, Renewal};
 use crate::spool::Spool;
-use crate::sql::{Database, OpenError};
+use crate::sql::OpenError;
+use crate::sql::sqlite::Database;
 
 pub mod doctor;
 mod in_process;
@@ -69,17 +71,18 @@ pub async fn wire(
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let subscriptions: Arc<dyn Subscriptions> = database.clone();
-    let store: Arc<dyn LedgerStore> = database;
-    let ledger = Arc::new(Ledger { config: config.clone(), clock: clock.clone(), store });
+    let store: Arc<dyn LedgerStore> = database.clone();
+    let letters: Arc<dyn DeadLetters> = database.clone();
+    let ratings: Arc<dyn Ratings> = database;
+    let ledger =
+        Ledger { config: config.clone(), clock: clock.clone(), store, letters, ratings, ships: false };
+    let ledger = Arc::new(ledger);
     let tasks = TaskTracker::new();
     let stop = CancellationToken::new();
     let client = transport::client()?;
     let source = entra::source(settings, client.clone());
     let tokens = Tokens::new(source, clock.clone(), tasks.clone(), stop.clone());
-    let usage = match &settings.event_hub {
-        Some(hub) => published(hub, &settings.data_dir, &tokens, &tasks)?,
-        None => usage_in_process(ledger.clone(), &settings.data_dir, &tasks),
-    };
+    let usage = usage(settings, &tokens, &ledger, &tasks)?;
     let sign_in = SignIn { tokens: tokens.clone(), cloud: settings.cloud, config: config.clone() };
     let backends: Arc<dyn Backends> = Arc::new(Resources::new(sign_in)?);
     let callers = caller_tokens(settings, client.clone(), &clock, &tasks, &stop);
@@ -152,17 +155,21 @@ fn place(settings: &Settings, config: &Live) -> Option<Place> {
     Some(Place { shown: format!("the secret `{secret}` of {vault}"), secret })
 }
 
-/// Usage goes to an event hub; what that does not take waits under `data_dir`.
-fn published(
-    hub: &settings::EventHub,
-    data_dir: &Path,
+/// Usage goes to the event hub that the settings name, or to the ledger; what that does not take waits on
+/// this machine.
+fn usage(
+    settings: &Settings,
     tokens: &Tokens,
+    ledger: &Arc<Ledger>,
     tasks: &TaskTracker,
 ) -> Result<Arc<dyn UsageSink>, reqwest::Error> {
-    let destination = EventHub::new(hub, tokens.clone())?;
-    tasks.spawn(destination.clone().prepare());
-    let destination = Arc::new(destination);
-    Ok(Arc::new(Publisher::start(destination, event_hubs::AT_ONCE, Spool::new(data_dir), tasks)))
+    let data_dir = &settings.data_dir;
+    let Some(hub) = &settings.event_hub else {
+        return Ok(usage_in_process(ledger.clone(), data_dir, tasks));
+    };
+    let hub = EventHub::new(hub, tokens.clone())?;
+    tasks.spawn(hub.clone().prepare());
+    Ok(Arc::new(Publisher::start(Arc::new(hub), event_hubs::AT_ONCE, Spool::new(data_dir), tasks)))
 }
 
 /// The event hub inside this process; what the ledger does not take waits under `data_dir`.

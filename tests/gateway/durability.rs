@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Duration;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
+use tollgate::domain::units::UnixMillis;
 use tollgate::domain::usage::{Outcome, UsageEvent};
 use tollgate::ports::{LedgerStore, Postings, Receipt, SumQuery, Sums, Unavailable, UsageSink};
 use tollgate::simulator::Knobs;
@@ -223,6 +224,10 @@ impl LedgerStore for Flaky {
     async fn sums(&self, query: &SumQuery) -> Result<Vec<Sums>, Unavailable> {
         self.inner.sums(query).await
     }
+
+    async fn prepare(&self, now: UnixMillis) -> Result<(), Unavailable> {
+        self.inner.prepare(now).await
+    }
 }
 
 #[tokio::test]
@@ -270,7 +275,7 @@ async fn a_stream_that_ctrl_c_cuts_off_is_in_the_report() {
 
 #[tokio::test]
 async fn processes_that_start_at_once_share_one_new_database() {
-    use tollgate::sql::Database;
+    use tollgate::sql::sqlite::Database;
     for _ in 0..10 {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("ledger.db");
