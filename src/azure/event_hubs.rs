@@ -76,6 +76,17 @@ impl EventHub {
         }
     }
 
+    /// Whether it would take events: asked with a batch that has none, which publishes nothing. A hub that
+    /// complains about that batch has found whoever sends it good enough.
+    ///
+    /// # Errors
+    /// As for events.
+    pub async fn look(&self) -> Result<(), Undelivered> {
+        let answer = self.post(&[]).await?;
+        let is_good = answer.status.is_success() || answer.status == StatusCode::BAD_REQUEST;
+        if is_good { Ok(()) } else { Err(self.refusal(&answer)) }
+    }
+
     /// Sends events that fit into one batch, as far as we know. The hub knows better, and may have them
     /// halved; an event that is too large all by itself is among those that will never be taken.
     fn send_batch<'a>(
@@ -183,8 +194,11 @@ impl<'a> Item<'a> {
 
 fn body(items: &[Item<'_>]) -> String {
     let mut body = String::with_capacity(items.iter().map(|item| item.json.len() + 1).sum::<usize>() + 2);
-    for item in items {
-        body.push(if body.is_empty() { '[' } else { ',' });
+    body.push('[');
+    for (at, item) in items.iter().enumerate() {
+        if at > 0 {
+            body.push(',');
+        }
         body.push_str(&item.json);
     }
     body.push(']');
