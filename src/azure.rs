@@ -4,5 +4,6 @@ pub mod caller_tokens;
 pub mod cloud;
 pub mod entra;
 pub mod key_vault;
+pub mod log_analytics;
 pub mod openai;
 pub mod transport;

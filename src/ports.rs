@@ -25,6 +25,10 @@ use crate::domain::token::Distrust;
 use crate::domain::units::UnixMillis;
 use crate::domain::usage::UsageEvent;
 
+mod logs;
+
+pub use logs::{LogFailure, LogRow, LogSink};
+
 /// Something that we depend on could not be asked.
 #[derive(Debug, thiserror::Error)]
 #[error("{what} cannot be reached")]
