@@ -13,6 +13,7 @@ use crate::ports::Unavailable;
 
 mod audit;
 mod ledger;
+mod spans;
 mod subscriptions;
 
 /// Readers never wait for the writer, and there is one writer at a time anyway.
@@ -48,6 +49,7 @@ pub enum OpenError {
 pub struct Database {
     readers: SqlitePool,
     writer: SqlitePool,
+    rates: ledger::Rates,
 }
 
 impl Database {
@@ -76,7 +78,7 @@ impl Database {
         let migrated = again(async || migrations.run(&writer).await).await;
         migrated.map_err(|error| OpenError::Migrate(shown(), error))?;
         let readers = pool(READERS).connect_lazy_with(options.read_only(true));
-        Ok(Self { readers, writer })
+        Ok(Self { readers, writer, rates: ledger::Rates::default() })
     }
 
     /// The secret under which keys are hashed: made when it is first asked for, and kept.

@@ -20,7 +20,8 @@ use crate::issuing::Issuing;
 use crate::ledger::Ledger;
 use crate::memory::SystemClock;
 use crate::ports::{
-    Backends, CallerTokens, Clock, LedgerStore, SecretFailure, Secrets, Subscriptions, Unavailable, UsageSink,
+    Backends, CallerTokens, Clock, DeadLetters, LedgerStore, Ratings, SecretFailure, Secrets, Subscriptions,
+    Unavailable, UsageSink,
 };
 use crate::proxy::{Kept, Keys, Pool, Proxy, Room, SignedIn, Unasked, Uses};
 use crate::renewal::{Place, Renewal};
@@ -67,8 +68,12 @@ pub async fn wire(
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let subscriptions: Arc<dyn Subscriptions> = database.clone();
-    let store: Arc<dyn LedgerStore> = database;
-    let ledger = Arc::new(Ledger { config: config.clone(), clock: clock.clone(), store });
+    let store: Arc<dyn LedgerStore> = database.clone();
+    let letters: Arc<dyn DeadLetters> = database.clone();
+    let ratings: Arc<dyn Ratings> = database;
+    let ledger =
+        Ledger { config: config.clone(), clock: clock.clone(), store, letters, ratings, ships: false };
+    let ledger = Arc::new(ledger);
     let tasks = TaskTracker::new();
     let usage = usage_in_process(ledger.clone(), &settings.data_dir, &tasks);
     let stop = CancellationToken::new();
