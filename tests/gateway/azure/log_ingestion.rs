@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::Read as _;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -15,6 +16,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use flate2::read::GzDecoder;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use tokio_util::sync::DropGuard;
 
 use super::serve;
@@ -26,6 +28,7 @@ const AUDIENCE: &str = "https://monitor.azure.com";
 const MAX_BYTES: usize = 1024 * 1024;
 /// Of a value; what is longer is cut.
 const MAX_FIELD_BYTES: usize = 64 * 1024;
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What becomes of a call that is as it should be.
 #[derive(Clone, Copy, Debug)]
@@ -35,11 +38,16 @@ pub(crate) enum Says {
     Wait(u16, u64),
     /// The rows are taken, and the answer breaks off.
     CutAfterTaking,
+    Hangs,
 }
 
 #[derive(Default)]
 struct Book {
     next: VecDeque<Says>,
+    /// Once `next` is at its end.
+    always: Option<Says>,
+    /// Rows with this text in them are refused, with the whole call.
+    bad: Option<String>,
     /// Tokens that are not taken any more.
     refused: BTreeSet<String>,
     rows: Vec<Value>,
@@ -58,6 +66,7 @@ pub(crate) struct LogIngestion {
 #[derive(Clone, Default)]
 struct Shared {
     book: Arc<Mutex<Book>>,
+    came: Arc<Notify>,
 }
 
 impl LogIngestion {
@@ -80,6 +89,14 @@ impl LogIngestion {
 
     pub(crate) fn next(&self, says: impl IntoIterator<Item = Says>) {
         self.shared.book.lock().unwrap().next.extend(says);
+    }
+
+    pub(crate) fn always(&self, says: Option<Says>) {
+        self.shared.book.lock().unwrap().always = says;
+    }
+
+    pub(crate) fn refuse_rows_with(&self, text: &str) {
+        self.shared.book.lock().unwrap().bad = Some(text.to_owned());
     }
 
     pub(crate) fn refuse_token(&self, token: String) {
@@ -108,6 +125,23 @@ impl LogIngestion {
     pub(crate) fn complaints(&self) -> Vec<String> {
         self.shared.book.lock().unwrap().complaints.clone()
     }
+
+    /// Resolves once so many different events were taken.
+    pub(crate) async fn until(&self, events: usize) {
+        let there = async {
+            while self.ids().len() < events {
+                // Not `notified`: whoever else waits would take the one wake-up.
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let came = tokio::time::timeout(PATIENCE, there).await;
+        assert!(came.is_ok(), "{} of {events} events came, {:?}", self.ids().len(), self.complaints());
+    }
+
+    /// Resolves when another call has come, taken or not.
+    pub(crate) async fn another_call(&self) {
+        tokio::time::timeout(PATIENCE, self.shared.came.notified()).await.expect("a call comes");
+    }
 }
 
 async fn upload(
@@ -117,6 +151,7 @@ async fn upload(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
+    shared.came.notify_one();
     let says = {
         let mut book = shared.book.lock().unwrap();
         let id = text(&headers, "x-ms-client-request-id").to_owned();
@@ -128,8 +163,12 @@ async fn upload(
                 return refusal(status, code, &message);
             }
             Ok(rows) => {
-                let says = book.next.pop_front();
+                let says = book.next.pop_front().or(book.always);
                 if matches!(says, None | Some(Says::CutAfterTaking)) {
+                    let bad = book.bad.clone();
+                    if bad.is_some_and(|bad| rows.iter().any(|row| row.to_string().contains(&bad))) {
+                        return refusal(400, "InvalidPayload", "A record cannot be read.");
+                    }
                     book.rows.extend(rows);
                 }
                 says
@@ -147,6 +186,7 @@ async fn upload(
             let broken = futures_util::stream::iter([Err::<Bytes, _>(std::io::Error::other("cut"))]);
             Body::from_stream(broken).into_response()
         }
+        Some(Says::Hangs) => std::future::pending().await,
     }
 }
 

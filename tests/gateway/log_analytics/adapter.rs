@@ -1,39 +1,18 @@
 //! How the Logs Ingestion API is spoken, and what its refusals are taken for.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::process::Command;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tollgate::azure::entra::{self, Tokens};
-use tollgate::azure::log_analytics::LogAnalytics;
-use tollgate::azure::transport;
-use tollgate::config::settings::Settings;
 use tollgate::domain::ids::RequestId;
-use tollgate::memory::SystemClock;
 use tollgate::ports::{LogFailure, LogRow, LogSink as _};
 use uuid::Uuid;
 
+use super::rig::sink;
 use crate::azure::identity_endpoint::{IdentityEndpoint, token_for};
 use crate::azure::log_ingestion::{LogIngestion, RULE, STREAM, Says};
 
 const AUDIENCE: &str = "https://monitor.azure.com";
-
-/// The adapter, put together as the settings say.
-fn sink(endpoint: &LogIngestion, identity: &IdentityEndpoint, more: &[(&'static str, &str)]) -> LogAnalytics {
-    let mut values = BTreeMap::from(endpoint.settings());
-    values.extend(identity.settings());
-    values.extend(more.iter().map(|(name, value)| (*name, (*value).to_owned())));
-    let settings = Settings::read(&values).unwrap();
-    let client = transport::client().unwrap();
-    let clock = Arc::new(SystemClock::start());
-    let source = entra::source(&settings, client.clone());
-    let tokens = Tokens::new(source, clock, TaskTracker::new(), CancellationToken::new());
-    LogAnalytics::new(settings.logs.as_ref().unwrap(), settings.cloud, tokens, client)
-}
 
 fn rows(count: u128) -> Vec<LogRow> {
     let row = |number| {
