@@ -10,6 +10,7 @@ use crate::azure::log_ingestion::{LogIngestion, Says};
 use crate::support::{Process, TestGateway, configuration, resource};
 
 mod adapter;
+mod papers;
 mod rig;
 mod shipping;
 
