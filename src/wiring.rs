@@ -28,7 +28,8 @@ use crate::ports::{
 use crate::proxy::{Kept, Keys, Pool, Proxy, Room, SignedIn, Unasked, Uses};
 use crate::renewal::{Place, Renewal};
 use crate::spool::Spool;
-use crate::sql::{Database, OpenError};
+use crate::sql::OpenError;
+use crate::sql::sqlite::Database;
 
 pub mod doctor;
 mod in_process;

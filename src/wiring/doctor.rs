@@ -16,7 +16,7 @@ use crate::config::settings::{self, Settings};
 use crate::doctor::{Database, Doctor, Identity, SigningKeys, SystemResolver, Vault};
 use crate::memory::SystemClock;
 use crate::ports::with_causes;
-use crate::sql;
+use crate::sql::sqlite;
 
 /// What is renewed behind it ends with `stop`.
 ///
@@ -70,7 +70,7 @@ struct File(PathBuf);
 impl Database for File {
     async fn look(&self) -> Result<String, String> {
         let file = self.0.display();
-        match sql::is_there(&self.0).await {
+        match sqlite::is_there(&self.0).await {
             Ok(true) => Ok(format!("{file} can be opened")),
             Ok(false) => Ok(format!("{file} is not there yet: the first start makes it")),
             Err(error) => Err(error.to_string()),

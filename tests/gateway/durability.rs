@@ -275,7 +275,7 @@ async fn a_stream_that_ctrl_c_cuts_off_is_in_the_report() {
 
 #[tokio::test]
 async fn processes_that_start_at_once_share_one_new_database() {
-    use tollgate::sql::Database;
+    use tollgate::sql::sqlite::Database;
     for _ in 0..10 {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("ledger.db");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tollgate::sql::Database;
+use tollgate::sql::sqlite::Database;
 
 mod contract;
 mod ledger;
@@ -39,7 +39,7 @@ async fn a_sqlite_file_of_the_first_version_moves_on_with_its_data() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.db");
     // As the first version made it, a subscription and its idempotency key in it.
-    let all = sqlx::migrate::Migrator::new(std::path::Path::new("src/sql/migrations")).await.unwrap();
+    let all = sqlx::migrate::Migrator::new(std::path::Path::new("src/sql/sqlite/migrations")).await.unwrap();
     let first = sqlx::migrate::Migrator {
         migrations: all.migrations.iter().filter(|one| one.version == 1).cloned().collect(),
         ..sqlx::migrate::Migrator::DEFAULT

@@ -15,7 +15,7 @@ use tollgate::config::settings::Settings;
 use tollgate::domain::units::UnixMillis;
 use tollgate::ledger::ship::Shipping;
 use tollgate::ports::{Clock, Entry, LedgerStore as _, Outbox as _, Postings};
-use tollgate::sql::Database;
+use tollgate::sql::sqlite::Database;
 
 use crate::azure::identity_endpoint::IdentityEndpoint;
 use crate::azure::log_ingestion::LogIngestion;

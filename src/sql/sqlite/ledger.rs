@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 
-use super::spans::Spans;
+use super::super::spans::Spans;
 use super::{Database, unavailable};
 use crate::domain::units::UnixMillis;
 use crate::ports::{Entry, Group, LedgerStore, Postings, SumQuery, Sums, Unavailable};

@@ -8,7 +8,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, ColumnIndex, Connection as _, Row as _};
 use time::{Date, Duration};
 
-use super::super::spans::HOUR_MILLIS;
+use super::super::super::spans::HOUR_MILLIS;
 use super::super::subscriptions::{json, written};
 use super::super::{Database, unavailable};
 use crate::domain::price::{Counts, Rate, RateId, Terms};
@@ -48,7 +48,7 @@ pub(super) fn sums(row: &SqliteRow, first: usize) -> Result<([u64; 3], Counts), 
 /// The rates that are known to be in the database. There are as many as there were ever prices, and they
 /// are never changed.
 #[derive(Clone, Debug, Default)]
-pub(in crate::sql) struct Rates(Arc<Mutex<HashMap<RateId, Arc<Rate>>>>);
+pub(in crate::sql::sqlite) struct Rates(Arc<Mutex<HashMap<RateId, Arc<Rate>>>>);
 
 /// Rates by what rows name.
 pub(super) struct Found(HashMap<RateId, Arc<Rate>>);
