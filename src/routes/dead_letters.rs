@@ -123,7 +123,12 @@ fn behind(cursor: &str) -> Result<(UnixMillis, DeadLetterId), Refused> {
 }
 
 fn hex(id: &DeadLetterId) -> String {
-    id.iter().map(|byte| format!("{byte:02x}")).collect()
+    use std::fmt::Write as _;
+    id.iter().fold(String::new(), |mut text, byte| {
+        // Writing into a text does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 fn unhex(text: &str) -> Option<DeadLetterId> {
