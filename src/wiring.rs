@@ -10,7 +10,9 @@ use tokio_util::task::TaskTracker;
 use crate::app::App;
 use crate::azure::caller_tokens::{EntraTokens, Place as EntraPlace};
 use crate::azure::entra::{self, Tokens};
+use crate::azure::event_hubs::{self, EventHub};
 use crate::azure::key_vault::{KeyVault, NoVault};
+use crate::azure::log_analytics::LogAnalytics;
 use crate::azure::openai::{Resources, SignIn};
 use crate::azure::transport;
 use crate::config::live::Live;
@@ -18,12 +20,14 @@ use crate::config::settings::Settings;
 use crate::domain::key::Hasher;
 use crate::issuing::Issuing;
 use crate::ledger::Ledger;
+use crate::ledger::ship::Shipping;
 use crate::memory::SystemClock;
 use crate::ports::{
-    Backends, CallerTokens, Clock, DeadLetters, LedgerStore, Ratings, SecretFailure, Secrets, Subscriptions,
-    Unavailable, UsageSink,
+    Backends, CallerTokens, Clock, DeadLetters, LedgerStore, Outbox, Ratings, SecretFailure, Secrets,
+    Subscriptions, Unavailable, UsageSink,
 };
 use crate::proxy::{Kept, Keys, Pool, Proxy, Room, SignedIn, Unasked, Uses};
+use crate::publisher::Publisher;
 use crate::renewal::{Place, Renewal};
 use crate::spool::Spool;
 use crate::sql::OpenError;
@@ -69,13 +73,15 @@ pub async fn wire(
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let subscriptions: Arc<dyn Subscriptions> = database.clone();
-    let ledger = Arc::new(ledger(database, config.clone(), clock.clone()));
     let tasks = TaskTracker::new();
-    let usage = usage_in_process(ledger.clone(), &settings.data_dir, &tasks);
     let stop = CancellationToken::new();
     let client = transport::client()?;
     let source = entra::source(settings, client.clone());
     let tokens = Tokens::new(source, clock.clone(), tasks.clone(), stop.clone());
+    let background = Background { clock: clock.clone(), tasks: tasks.clone(), stop: stop.clone() };
+    let shipping = shipping(settings, database.clone(), &background, (&tokens, &client));
+    let ledger = ledger(database, config.clone(), clock.clone(), shipping);
+    let usage = usage(settings, &tokens, &ledger, &tasks)?;
     let sign_in = SignIn { tokens: tokens.clone(), cloud: settings.cloud, config: config.clone() };
     let backends: Arc<dyn Backends> = Arc::new(Resources::new(sign_in)?);
     let callers = caller_tokens(settings, client.clone(), &clock, &tasks, &stop);
@@ -116,11 +122,39 @@ pub async fn wire(
 }
 
 /// All of the ledger's ports are one database.
-fn ledger(database: Arc<Database>, config: Arc<Live>, clock: Arc<dyn Clock>) -> Ledger {
+fn ledger(
+    database: Arc<Database>,
+    config: Arc<Live>,
+    clock: Arc<dyn Clock>,
+    shipping: Option<Arc<Shipping>>,
+) -> Arc<Ledger> {
     let store: Arc<dyn LedgerStore> = database.clone();
     let letters: Arc<dyn DeadLetters> = database.clone();
     let ratings: Arc<dyn Ratings> = database.clone();
-    Ledger { config, clock, store, letters, ratings, subscriptions: database, ships: false }
+    Arc::new(Ledger { config, clock, store, letters, ratings, subscriptions: database, shipping })
+}
+
+/// What work behind the requests needs.
+struct Background {
+    clock: Arc<dyn Clock>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// The way to Log Analytics, if the settings name one.
+fn shipping(
+    settings: &Settings,
+    outbox: Arc<dyn Outbox>,
+    background: &Background,
+    (tokens, client): (&Tokens, &reqwest::Client),
+) -> Option<Arc<Shipping>> {
+    let logs = settings.logs.as_ref()?;
+    let Background { clock, tasks, stop } = background;
+    let sink = LogAnalytics::new(logs, settings.cloud, tokens.clone(), client.clone());
+    let shipping = Shipping::new(outbox, Arc::new(sink), clock.clone(), stop.clone());
+    let shipping = Arc::new(shipping);
+    tasks.spawn(shipping.clone().keep_up());
+    Some(shipping)
 }
 
 fn caller_tokens(
@@ -156,7 +190,25 @@ fn place(settings: &Settings, config: &Live) -> Option<Place> {
     Some(Place { shown: format!("the secret `{secret}` of {vault}"), secret })
 }
 
+/// Usage goes to the event hub that the settings name, or to the ledger; what that does not take waits on
+/// this machine.
+fn usage(
+    settings: &Settings,
+    tokens: &Tokens,
+    ledger: &Arc<Ledger>,
+    tasks: &TaskTracker,
+) -> Result<Arc<dyn UsageSink>, reqwest::Error> {
+    let data_dir = &settings.data_dir;
+    let Some(hub) = &settings.event_hub else {
+        return Ok(usage_in_process(ledger.clone(), data_dir, tasks));
+    };
+    let hub = EventHub::new(hub, tokens.clone())?;
+    tasks.spawn(hub.clone().prepare());
+    Ok(Arc::new(Publisher::start(Arc::new(hub), event_hubs::AT_ONCE, Spool::new(data_dir), tasks)))
+}
+
 /// The event hub inside this process; what the ledger does not take waits under `data_dir`.
 pub fn usage_in_process(ledger: Arc<Ledger>, data_dir: &Path, tasks: &TaskTracker) -> Arc<dyn UsageSink> {
-    Arc::new(in_process::sink(ledger, Spool::new(data_dir), tasks))
+    let destination = Arc::new(in_process::InProcess(ledger));
+    Arc::new(Publisher::start(destination, in_process::AT_ONCE, Spool::new(data_dir), tasks))
 }

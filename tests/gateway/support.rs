@@ -180,7 +180,7 @@ impl TestGateway {
 
     /// Serves the same gateway once more, its usage posted in process to `store`.
     pub(crate) async fn serve_posting_to(&self, store: Arc<dyn LedgerStore>) -> SocketAddr {
-        let ledger = Arc::new(Ledger { store, ..Ledger::clone(&self.app.ledger) });
+        let ledger = Arc::new(Ledger { store, shipping: None, ..Ledger::clone(&self.app.ledger) });
         let usage = wiring::usage_in_process(Arc::clone(&ledger), self.folder(), &self.app.proxy.tasks);
         let proxy = Arc::new(self.proxy_with(usage));
         self.serve(App { proxy, ledger, ..self.app.clone() }).await
