@@ -12,6 +12,7 @@ pub mod diagnosis;
 #[cfg(test)]
 pub(crate) mod dice;
 pub mod estimate;
+pub mod forecast;
 pub mod ids;
 pub mod key;
 pub mod limit;

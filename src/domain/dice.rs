@@ -12,4 +12,14 @@ impl Dice {
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         (mixed ^ (mixed >> 31)) % end.max(1)
     }
+
+    /// From 0 to below 1.
+    pub(crate) fn unit(&mut self) -> f64 {
+        f64::from(u32::try_from(self.below(1 << 32)).unwrap()) / f64::from(u32::MAX)
+    }
+
+    /// Of a normal distribution around 0 with a deviation of 1: the sum of twelve less its mean.
+    pub(crate) fn normal(&mut self) -> f64 {
+        (0..12).map(|_| self.unit()).sum::<f64>() - 6.0
+    }
 }
