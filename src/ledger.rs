@@ -11,6 +11,7 @@ use crate::ports::{Clock, DeadLetters, Entry, LedgerStore, Postings, Ratings, Su
 
 pub mod chargeback;
 pub mod decode;
+pub mod forecast;
 mod names;
 pub mod replay;
 pub mod report;

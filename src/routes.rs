@@ -62,6 +62,7 @@ pub fn router(app: App) -> Router {
         .route("/subscriptions/{id}/keys/{slot}", post(subscriptions::replace_key))
         .route("/reports/usage", get(reports::usage))
         .route("/reports/chargeback", get(reports::chargeback::show))
+        .route("/reports/forecast", get(reports::forecast::show))
         .route("/reports/backends", get(backends::report))
         .route("/reports/audit", get(audit::report))
         .route("/reports/dead-letters", get(dead_letters::list))

@@ -18,7 +18,7 @@ use crate::ports::{Group, SumQuery, Sums, Unavailable};
 
 mod books;
 
-use books::Books;
+pub(super) use books::Books;
 
 /// Who pays what of a month.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,7 +172,8 @@ impl Ledger {
         Ok(chargeback)
     }
 
-    async fn books(
+    /// What the chargeback of a month is made of, until now.
+    pub(super) async fn books(
         &self,
         month: Month,
         capacities: BTreeMap<String, Capacity>,

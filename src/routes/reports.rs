@@ -21,6 +21,7 @@ use crate::ports::{Group, SumQuery};
 
 pub(super) mod chargeback;
 mod focus;
+pub(super) mod forecast;
 
 /// `GET /reports/usage`
 pub(super) async fn usage(

@@ -6,6 +6,7 @@ use tollgate::config::catalog::Catalog;
 use crate::support::{self, Answer, TestGateway};
 
 mod chargeback;
+mod forecast;
 
 const HOST: [(&str, &str); 2] =
     [("user-agent", "Azure-Functions-Host/4.1037"), ("x-azure-functions-invocationid", "5d8b2a10")];

@@ -13,7 +13,7 @@ use crate::ledger::report::{self, Unpriced};
 use crate::ports::Sums;
 
 /// What the chargeback of a month is made of.
-pub(super) struct Books {
+pub(in crate::ledger) struct Books {
     pub(super) month: Month,
     pub(super) to: UnixMillis,
     pub(super) currency: String,
@@ -28,7 +28,7 @@ pub(super) struct Books {
 }
 
 impl Books {
-    pub(super) fn chargeback(self) -> Chargeback {
+    pub(in crate::ledger) fn chargeback(self) -> Chargeback {
         let mut charges: BTreeMap<Key, Sum> = BTreeMap::new();
         for sums in &self.used {
             let (key, cost) = self.charge_of(sums);

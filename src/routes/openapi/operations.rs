@@ -119,6 +119,14 @@ pub(super) const OPERATIONS: &[Operation] = &[
         ..PLAIN
     },
     Operation {
+        id: "reportForecast",
+        path: "/reports/forecast",
+        summary: "Where this month ends, by subscription and in all, with a range; when budgets run out; whether provisioned \
+                  capacity would be cheaper.",
+        answer: |written| ("200", Answer::Json(schema::<reports::forecast::Answer>(written))),
+        ..PLAIN
+    },
+    Operation {
         id: "reportBackends",
         path: "/reports/backends",
         summary: "How each backend does, as this instance has met it, and which configuration holds.",
