@@ -13,6 +13,7 @@ pub mod chargeback;
 pub mod decode;
 pub mod forecast;
 mod names;
+pub mod reconcile;
 pub mod replay;
 pub mod report;
 pub mod rerate;

@@ -63,6 +63,7 @@ pub fn router(app: App) -> Router {
         .route("/reports/usage", get(reports::usage))
         .route("/reports/chargeback", get(reports::chargeback::show))
         .route("/reports/forecast", get(reports::forecast::show))
+        .route("/reports/reconciliation", post(reports::reconciliation::compare))
         .route("/reports/backends", get(backends::report))
         .route("/reports/audit", get(audit::report))
         .route("/reports/dead-letters", get(dead_letters::list))

@@ -22,6 +22,7 @@ use crate::ports::{Group, SumQuery};
 pub(super) mod chargeback;
 mod focus;
 pub(super) mod forecast;
+pub(super) mod reconciliation;
 
 /// `GET /reports/usage`
 pub(super) async fn usage(

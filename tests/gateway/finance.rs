@@ -7,6 +7,7 @@ use crate::support::{self, Answer, TestGateway};
 
 mod chargeback;
 mod forecast;
+mod reconciliation;
 
 const HOST: [(&str, &str); 2] =
     [("user-agent", "Azure-Functions-Host/4.1037"), ("x-azure-functions-invocationid", "5d8b2a10")];

@@ -127,6 +127,17 @@ pub(super) const OPERATIONS: &[Operation] = &[
         ..PLAIN
     },
     Operation {
+        id: "reconcile",
+        method: "post",
+        path: "/reports/reconciliation",
+        summary: "Holds a file of Azure's figures against the ledger: the JSON that `az monitor metrics list` prints, or a CSV \
+                  export of Cost Management. Changes nothing.",
+        query: Some(|_| json!({"properties": {"month": month()}})),
+        body: Some(|_| json!({"description": "The file, as it is."})),
+        answer: |written| ("200", Answer::Json(schema::<reports::reconciliation::Answer>(written))),
+        ..PLAIN
+    },
+    Operation {
         id: "reportBackends",
         path: "/reports/backends",
         summary: "How each backend does, as this instance has met it, and which configuration holds.",
