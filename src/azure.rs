@@ -5,4 +5,5 @@ pub mod cloud;
 pub mod entra;
 pub mod key_vault;
 pub mod openai;
+pub mod postgres;
 pub mod transport;

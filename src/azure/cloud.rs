@@ -26,6 +26,9 @@ pub struct Facts {
     pub foundry_scope: Option<&'static str>,
     /// The scope of a token for Key Vault: what its challenge names.
     pub key_vault_scope: &'static str,
+    /// The scope of a token that is the password of a role in Azure Database for PostgreSQL:
+    /// [`az account get-access-token --resource-type oss-rdbms`](https://learn.microsoft.com/azure/postgresql/flexible-server/how-to-configure-sign-in-azure-ad-authentication).
+    pub postgres_scope: &'static str,
     /// What names of Azure OpenAI resources end in, the most usual first; each begins with a dot.
     pub openai_suffixes: &'static [&'static str],
     /// What names of vaults end in.
@@ -44,6 +47,7 @@ const COMMERCIAL: Facts = Facts {
     openai_scope: "https://cognitiveservices.azure.com/.default",
     foundry_scope: Some("https://ai.azure.com/.default"),
     key_vault_scope: "https://vault.azure.net/.default",
+    postgres_scope: "https://ossrdbms-aad.database.windows.net/.default",
     openai_suffixes: &[".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com"],
     key_vault_suffix: ".vault.azure.net",
     openai_zones: &[
@@ -63,6 +67,7 @@ const US_GOV: Facts = Facts {
     openai_scope: "https://cognitiveservices.azure.us/.default",
     foundry_scope: Some("https://ai.azure.us/.default"),
     key_vault_scope: "https://vault.usgovcloudapi.net/.default",
+    postgres_scope: "https://ossrdbms-aad.database.usgovcloudapi.net/.default",
     openai_suffixes: &[".openai.azure.us", ".cognitiveservices.azure.us"],
     key_vault_suffix: ".vault.usgovcloudapi.net",
     openai_zones: &["privatelink.openai.azure.us", "privatelink.cognitiveservices.azure.us"],
@@ -77,6 +82,7 @@ const CHINA: Facts = Facts {
     openai_scope: "https://cognitiveservices.azure.cn/.default",
     foundry_scope: None,
     key_vault_scope: "https://vault.azure.cn/.default",
+    postgres_scope: "https://ossrdbms-aad.database.chinacloudapi.cn/.default",
     openai_suffixes: &[".openai.azure.cn", ".cognitiveservices.azure.cn"],
     key_vault_suffix: ".vault.azure.cn",
     openai_zones: &["privatelink.openai.azure.cn", "privatelink.cognitiveservices.azure.cn"],

@@ -12,7 +12,6 @@ use sqlx::sqlite::{
 use super::{OpenError, unavailable};
 use crate::ports::Unavailable;
 
-mod audit;
 mod ledger;
 mod subscriptions;
 
@@ -72,9 +71,7 @@ impl Database {
     /// # Errors
     /// When the database, or the system's generator, has none to give.
     pub async fn pepper(&self) -> Result<Vec<u8>, Unavailable> {
-        let mut fresh = [0_u8; 32];
-        getrandom::fill(&mut fresh)
-            .map_err(|error| Unavailable { what: "the system's random generator", source: error.into() })?;
+        let fresh = super::fresh_pepper()?;
         // Two processes that start at once both insert, and both read the one that was first.
         sqlx::query("INSERT INTO settings (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING")
             .bind(PEPPER)

@@ -21,6 +21,7 @@ mod ledger;
 mod management;
 mod metering;
 mod moving;
+mod postgres;
 mod responses;
 mod simulator;
 mod start;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tollgate::sql::sqlite::Database;
 
-mod contract;
+pub(crate) mod contract;
 
 #[tokio::test]
 async fn sqlite_keeps_the_contract() {
