@@ -1,4 +1,4 @@
-//! The commands: serve, local, simulate, config, doctor, import, package.
+//! The commands: serve, local, simulate, config, doctor, import, rerate, package.
 
 use std::process::ExitCode;
 
@@ -14,6 +14,7 @@ mod doctor;
 mod import;
 mod local;
 pub mod package;
+mod rerate;
 mod serve;
 
 /// A keyless, metered gateway to Azure OpenAI in one Azure Functions app.
@@ -42,6 +43,10 @@ enum Command {
     /// Take in what another gateway has issued.
     #[command(subcommand)]
     Import(import::Command),
+    /// Rate a past period with today's price book, after showing what that changes.
+    ///
+    /// Needs the settings that `serve` has: the database and the configuration. Without `--apply` it only shows.
+    Rerate(rerate::Arguments),
     /// Stage the function app in `dist/functionapp/`, ready to run and to publish.
     Package(package::Arguments),
 }
@@ -58,6 +63,7 @@ pub fn run() -> ExitCode {
         Command::Config(command) => check::run(&command),
         Command::Doctor(arguments) => doctor::run(arguments),
         Command::Import(command) => import::run(&command),
+        Command::Rerate(arguments) => rerate::run(&arguments),
         Command::Package(arguments) => package::run(&arguments).map_err(Into::into),
     };
     match done {

@@ -2,19 +2,26 @@
 
 use std::sync::Arc;
 
-use crate::config::catalog::{Billing, Catalog};
+use crate::config::catalog::Catalog;
 use crate::config::live::Live;
+use crate::domain::price::Priced;
 use crate::domain::usage::UsageEvent;
-use crate::ports::{Clock, Entry, LedgerStore, Postings, Unavailable};
+use crate::ports::{Clock, DeadLetters, Entry, LedgerStore, Postings, Ratings, Unavailable};
 
 pub mod decode;
+pub mod replay;
 pub mod report;
+pub mod rerate;
 
 /// What the journey needs.
 pub struct Ledger {
     pub config: Arc<Live>,
     pub clock: Arc<dyn Clock>,
     pub store: Arc<dyn LedgerStore>,
+    pub letters: Arc<dyn DeadLetters>,
+    pub ratings: Arc<dyn Ratings>,
+    /// What is new goes to where logs are kept as well.
+    pub ships: bool,
 }
 
 /// What became of a batch.
@@ -38,7 +45,8 @@ impl Ledger {
         let catalog = self.config.catalog()?;
         let decoded = decode::delivered(body, self.clock.now());
         let entries = decoded.events.into_iter().map(|event| entry(&catalog, event)).collect();
-        self.post(Postings { entries, dead_letters: decoded.dead_letters }).await
+        let dead_letters = decoded.dead_letters;
+        self.post(Postings { entries, dead_letters, ship: self.ships, ..Postings::default() }).await
     }
 
     /// Posts events of this process.
@@ -48,7 +56,7 @@ impl Ledger {
     pub async fn post_events(&self, events: Vec<UsageEvent>) -> Result<Posted, Unavailable> {
         let catalog = self.config.catalog()?;
         let entries = events.into_iter().map(|event| entry(&catalog, event)).collect();
-        self.post(Postings { entries, dead_letters: Vec::new() }).await
+        self.post(Postings { entries, ship: self.ships, ..Postings::default() }).await
     }
 
     async fn post(&self, postings: Postings) -> Result<Posted, Unavailable> {
@@ -61,9 +69,29 @@ impl Ledger {
     }
 }
 
-fn entry(catalog: &Catalog, event: UsageEvent) -> Entry {
-    let mut backends = catalog.backends.iter();
-    let is_provisioned =
-        backends.any(|backend| backend.name == event.backend && backend.billing != Billing::PayAsYouGo);
-    Entry { event, is_provisioned }
+/// An event as a row, rated by what is configured now.
+fn entry(catalog: &Catalog, mut event: UsageEvent) -> Entry {
+    // A database may keep no NUL in a text; what backends and callers call things must not keep their
+    // usage out.
+    for text in [
+        &mut event.cost_center,
+        &mut event.end_user,
+        &mut event.model,
+        &mut event.api_version,
+        &mut event.region,
+    ] {
+        if let Some(text) = text.as_mut().filter(|text| text.contains('\0')) {
+            *text = text.replace('\0', "\u{FFFD}");
+        }
+    }
+    if event.operation.contains('\0') {
+        event.operation = event.operation.replace('\0', "\u{FFFD}").into();
+    }
+    let rate = catalog.rate(Priced {
+        deployment: event.deployment.as_str(),
+        model: event.model.as_deref(),
+        backend: event.backend.as_str(),
+        day: event.time.to_datetime().date(),
+    });
+    Entry { is_provisioned: catalog.is_provisioned(event.backend.as_str()), rate, event }
 }

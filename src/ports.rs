@@ -3,8 +3,6 @@
 //! "Not there" is `Ok(None)`; an error means that we could not look. What must be atomic is one
 //! method.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -23,7 +21,13 @@ use crate::domain::key::KeyHash;
 use crate::domain::subscription::{Change, State, Subscription};
 use crate::domain::token::Distrust;
 use crate::domain::units::UnixMillis;
-use crate::domain::usage::UsageEvent;
+
+mod accounting;
+
+pub use accounting::{
+    DeadLetter, DeadLetterId, DeadLetters, Entry, Group, LedgerStore, Outbox, Postings, Rated, Ratings,
+    Receipt, Rerating, SumQuery, Sums, UsageSink,
+};
 
 /// Something that we depend on could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -293,117 +297,4 @@ pub enum SecretFailure {
         retry_after: Option<Duration>,
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-}
-
-/// Resolves once an event is safe.
-pub type Receipt = Pin<Box<dyn Future<Output = Result<(), Unavailable>> + Send>>;
-
-/// Where usage goes: the event hub, or the ledger in this process.
-pub trait UsageSink: Send + Sync {
-    /// Takes the event at once: dropping the receipt, as a caller that hangs up does, does not take
-    /// it back. Many events travel together, so the wait is one round trip, not one an event.
-    fn record(&self, event: UsageEvent) -> Receipt;
-}
-
-/// The ledger's rows.
-#[async_trait]
-pub trait LedgerStore: Send + Sync {
-    /// Posts each event once, however often it comes, and keeps what could not be read: all of the
-    /// batch or nothing of it. Answers with how many rows are new.
-    async fn post(&self, batch: &Postings) -> Result<u64, Unavailable>;
-    /// Sums over the rows of a time, in groups.
-    async fn sums(&self, query: &SumQuery) -> Result<Vec<Sums>, Unavailable>;
-}
-
-/// What one batch brings to the ledger.
-#[derive(Debug, Default)]
-pub struct Postings {
-    pub entries: Vec<Entry>,
-    pub dead_letters: Vec<DeadLetter>,
-}
-
-/// One row of the ledger.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    pub event: UsageEvent,
-    /// The backend is paid for by the hour: its requests cost nothing by the token.
-    pub is_provisioned: bool,
-}
-
-/// A delivered message that is not a usage event.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeadLetter {
-    /// A digest of the message: it is kept once however often it is delivered.
-    pub id: [u8; 32],
-    pub received_at: UnixMillis,
-    pub reason: String,
-    pub message: String,
-}
-
-/// Which rows, in which groups.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SumQuery {
-    /// Inclusive.
-    pub from: UnixMillis,
-    /// Exclusive.
-    pub to: UnixMillis,
-    pub group_by: Vec<Group>,
-}
-
-/// A member that rows are grouped by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Group {
-    Subscription,
-    Deployment,
-    Backend,
-    Product,
-    CostCenter,
-    Day,
-    Hour,
-}
-
-impl Group {
-    pub const ALL: [Self; 7] = [
-        Self::Subscription,
-        Self::Deployment,
-        Self::Backend,
-        Self::Product,
-        Self::CostCenter,
-        Self::Day,
-        Self::Hour,
-    ];
-
-    /// What it is called in a report and in its `group_by`.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Subscription => "subscription",
-            Self::Deployment => "deployment",
-            Self::Backend => "backend",
-            Self::Product => "product",
-            Self::CostCenter => "cost_center",
-            Self::Day => "day",
-            Self::Hour => "hour",
-        }
-    }
-}
-
-/// The sums of one group that also shares whatever a price may depend on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sums {
-    /// In the order of the query's groups; a day as `2026-11-21`, an hour as `2026-11-21T09:00:00Z`.
-    pub group: Vec<Option<String>>,
-    pub deployment: String,
-    pub model: Option<String>,
-    pub backend: String,
-    /// Days since 1970-01-01.
-    pub day: i64,
-    pub is_provisioned: bool,
-    pub requests: u64,
-    /// Those that used any tokens: the others need no price.
-    pub used_requests: u64,
-    pub estimated_requests: u64,
-    pub input_tokens: u64,
-    pub cached_input_tokens: u64,
-    pub output_tokens: u64,
-    pub reasoning_tokens: u64,
 }

@@ -5,7 +5,9 @@
 use crate::ports::Unavailable;
 
 pub mod postgres;
+mod rates;
 mod rows;
+mod spans;
 pub mod sqlite;
 mod statements;
 

@@ -28,15 +28,15 @@ pub mod doctor;
 mod in_process;
 mod stores;
 
-pub use stores::{Stores, passwords};
+pub use stores::{LedgerStores, Stores, passwords};
 
 /// The gateway could not be put together.
 #[derive(Debug, thiserror::Error)]
 pub enum WiringError {
     #[error(transparent)]
     Database(#[from] OpenError),
-    #[error("the secret under which keys are hashed cannot be read: {0}")]
-    Pepper(#[from] Unavailable),
+    #[error("the database cannot be used: {0}")]
+    Store(#[from] Unavailable),
     #[error("no HTTPS client can be made: {0}")]
     Client(#[from] reqwest::Error),
     #[error("Key Vault cannot be asked: {0}")]
@@ -49,7 +49,7 @@ impl WiringError {
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Database(error) => matches!(error, OpenError::Server(..)),
-            Self::Pepper(_) => true,
+            Self::Store(_) => true,
             Self::Client(_) | Self::Vault(_) => false,
         }
     }
@@ -87,7 +87,10 @@ pub fn wire_on(
 ) -> Result<Wired, WiringError> {
     let Stores { subscriptions, ledger, changes, hasher, tasks, stop } = stores;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-    let ledger = Arc::new(Ledger { config: config.clone(), clock: clock.clone(), store: ledger });
+    let LedgerStores { store, letters, ratings } = ledger;
+    let ledger =
+        Ledger { config: config.clone(), clock: clock.clone(), store, letters, ratings, ships: false };
+    let ledger = Arc::new(ledger);
     let usage = usage_in_process(ledger.clone(), &settings.data_dir, &tasks);
     let client = transport::client()?;
     let source = entra::source(settings, client.clone());

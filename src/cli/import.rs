@@ -93,7 +93,7 @@ pub(super) fn run(Command::Apim(arguments): &Command) -> Result<(), Error> {
     })
 }
 
-async fn wait_for_configuration(app: &App) -> Result<(), Error> {
+pub(super) async fn wait_for_configuration(app: &App) -> Result<(), Error> {
     let there = async {
         while app.issuing.config.catalog().is_err() {
             tokio::time::sleep(Duration::from_millis(100)).await;

@@ -14,7 +14,7 @@ use super::timeouts::Timeouts;
 use super::{Fault, Faults};
 use crate::domain::ids::{DeploymentName, Name};
 use crate::domain::limit::Limits;
-use crate::domain::price::{Price, PriceBook};
+use crate::domain::price::{Price, PriceBook, Priced, Rate};
 
 mod callers;
 mod sign_in;
@@ -121,14 +121,29 @@ impl Catalog {
         }
         backends.sort_by_key(|backend| backend.priority);
         let products = check_products(file.products, &written, faults);
-        let prices = check_prices(file.prices, &written, faults);
         let currency = file.currency.unwrap_or_else(|| "USD".to_owned());
+        let prices = check_prices(file.prices, &currency, &written, faults);
         if currency.len() != 3 || !currency.bytes().all(|b| b.is_ascii_uppercase()) {
             faults.push(Fault::new("currency", "three capital letters, such as USD"));
         }
         let callers = callers::check(file.callers, faults);
         let timeouts = Timeouts::check(&file.timeouts, faults);
         Self { backends, products, prices, currency, timeouts, callers }
+    }
+
+    /// Whether a backend is paid for by the hour. One that is not configured any more is not.
+    pub fn is_provisioned(&self, backend: &str) -> bool {
+        let mut backends = self.backends.iter();
+        backends.any(|known| known.name.as_str() == backend && known.billing != Billing::PayAsYouGo)
+    }
+
+    pub fn knows_backend(&self, name: &str) -> bool {
+        self.backends.iter().any(|known| known.name.as_str() == name)
+    }
+
+    /// What is paid for such a request; `None`: it has no price.
+    pub fn rate(&self, what: Priced<'_>) -> Option<Arc<Rate>> {
+        self.prices.find(what).map(|price| Arc::clone(&price.rate))
     }
 
     /// The secrets that it names.
@@ -328,7 +343,12 @@ fn check_products(
     products
 }
 
-fn check_prices(files: Vec<file::Price>, written: &Written, faults: &mut Vec<Fault>) -> PriceBook {
+fn check_prices(
+    files: Vec<file::Price>,
+    currency: &str,
+    written: &Written,
+    faults: &mut Vec<Fault>,
+) -> PriceBook {
     let mut prices = Vec::new();
     for (index, file) in files.into_iter().enumerate() {
         let place = format!("prices[{index}]");
@@ -343,7 +363,7 @@ fn check_prices(files: Vec<file::Price>, written: &Written, faults: &mut Vec<Fau
         if let Some(name) = file.backend.as_ref().filter(|name| !written.backends.contains(*name)) {
             fault(".backend", format!("there is no backend `{name}`"));
         }
-        if file.input_per_million.is_none() && !is_told {
+        if file.input_per_million.is_none() && file.image_each.is_none() && !is_told {
             fault(
                 ".input_per_million",
                 "is missing: the price of a million tokens, such as \"0.15\"".to_owned(),
@@ -354,17 +374,12 @@ fn check_prices(files: Vec<file::Price>, written: &Written, faults: &mut Vec<Fau
         if effective_from.is_err() {
             fault(".effective_from", "not a day: such as 2024-07-18".to_owned());
         }
-        if let (Some(input_per_million), Ok(effective_from), true) =
-            (file.input_per_million, effective_from, faults.len() == before)
-        {
+        if let (Ok(effective_from), true) = (effective_from, faults.len() == before) {
             prices.push(Price {
+                rate: Arc::new(Rate::new(file.terms(currency))),
                 deployment: file.deployment,
                 model: file.model,
                 backend: file.backend,
-                input_per_million,
-                cached_input_per_million: file.cached_input_per_million,
-                output_per_million: file.output_per_million,
-                reasoning_per_million: file.reasoning_per_million,
                 effective_from,
             });
         }

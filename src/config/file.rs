@@ -16,6 +16,7 @@ use serde_path_to_error::{Path, Segment};
 use super::Fault;
 use crate::domain::ids::Name;
 use crate::domain::limit::Limits;
+use crate::domain::price::Terms;
 
 /// More faults than anyone will mend in one go; also the bound of the loop.
 const MAX_FAULTS: usize = 100;
@@ -152,7 +153,7 @@ pub(super) struct Product {
 /// deployment, model and backend.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-#[schemars(extend("required" = ["input_per_million"]), transform = super::schema::price_names_something)]
+#[schemars(transform = super::schema::price_names_something)]
 pub(super) struct Price {
     /// As callers write it.
     pub(super) deployment: Option<Name>,
@@ -160,7 +161,7 @@ pub(super) struct Price {
     pub(super) model: Option<String>,
     /// The name of a backend.
     pub(super) backend: Option<Name>,
-    /// A million tokens of input.
+    /// A million tokens of input; required, unless there is `image_each`.
     #[serde(deserialize_with = "optional_money")]
     #[schemars(with = "Money")]
     pub(super) input_per_million: Option<Decimal>,
@@ -176,25 +177,41 @@ pub(super) struct Price {
     #[serde(deserialize_with = "optional_money")]
     #[schemars(with = "Money")]
     pub(super) reasoning_per_million: Option<Decimal>,
-    /// A million tokens written to the cache.
+    /// A million tokens of input that the backend wrote to its cache; as input without it.
     #[serde(deserialize_with = "optional_money")]
     #[schemars(with = "Money")]
     pub(super) cache_write_per_million: Option<Decimal>,
-    /// A million tokens of audio in.
+    /// A million tokens of audio in; as input without it.
     #[serde(deserialize_with = "optional_money")]
     #[schemars(with = "Money")]
     pub(super) audio_input_per_million: Option<Decimal>,
-    /// A million tokens of audio out.
+    /// A million tokens of audio out; as output without it.
     #[serde(deserialize_with = "optional_money")]
     #[schemars(with = "Money")]
     pub(super) audio_output_per_million: Option<Decimal>,
-    /// One image.
+    /// One image that was made.
     #[serde(deserialize_with = "optional_money")]
     #[schemars(with = "Money")]
     pub(super) image_each: Option<Decimal>,
     /// The first UTC day on which it holds, such as 2024-07-18; from the beginning without it.
     #[schemars(regex(pattern = r"^\d{4}-\d{2}-\d{2}$"))]
     pub(super) effective_from: Option<String>,
+}
+
+impl Price {
+    pub(super) fn terms(&self, currency: &str) -> Terms {
+        Terms {
+            currency: currency.to_owned(),
+            input_per_million: self.input_per_million,
+            cached_input_per_million: self.cached_input_per_million,
+            cache_write_per_million: self.cache_write_per_million,
+            audio_input_per_million: self.audio_input_per_million,
+            output_per_million: self.output_per_million,
+            reasoning_per_million: self.reasoning_per_million,
+            audio_output_per_million: self.audio_output_per_million,
+            image_each: self.image_each,
+        }
+    }
 }
 
 /// How long backends and callers wait, in seconds, with decimals if need be.

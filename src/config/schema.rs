@@ -86,6 +86,10 @@ pub(super) fn billing_goes_together(schema: &mut Schema) {
 
 /// A price that named nothing would apply to everything.
 pub(super) fn price_names_something(schema: &mut Schema) {
-    let names = ["deployment", "model", "backend"].map(|name| json!({"required": [name]}));
-    schema.insert("anyOf".to_owned(), names.to_vec().into());
+    let one_of = |names: &[&str]| {
+        let names: Vec<_> = names.iter().map(|name| json!({"required": [name]})).collect();
+        json!({"anyOf": names})
+    };
+    let all = [one_of(&["deployment", "model", "backend"]), one_of(&["input_per_million", "image_each"])];
+    schema.insert("allOf".to_owned(), all.to_vec().into());
 }

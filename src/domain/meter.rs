@@ -32,15 +32,22 @@ struct Reported {
 }
 
 #[derive(Debug, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "the names of the protocol")]
 struct PromptDetails {
     #[serde(default)]
     cached_tokens: Option<u64>,
+    #[serde(default)]
+    audio_tokens: Option<u64>,
+    #[serde(default, alias = "cache_creation_tokens")]
+    cache_write_tokens: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]
 struct CompletionDetails {
     #[serde(default)]
     reasoning_tokens: Option<u64>,
+    #[serde(default)]
+    audio_tokens: Option<u64>,
 }
 
 /// What a whole reply said, read from as much of it as came: it may break off anywhere.
@@ -56,12 +63,20 @@ fn read_usage(json: &[u8]) -> Option<Usage> {
     let reported: Reported = serde_json::from_slice(json).ok()?;
     let input_details = reported.prompt_tokens_details.or(reported.input_tokens_details);
     let output_details = reported.completion_tokens_details.or(reported.output_tokens_details);
+    let of_input =
+        |count: fn(&PromptDetails) -> Option<u64>| input_details.as_ref().and_then(count).unwrap_or(0);
+    let of_output =
+        |count: fn(&CompletionDetails) -> Option<u64>| output_details.as_ref().and_then(count).unwrap_or(0);
     let usage = Usage {
         source: Source::Reported,
         input_tokens: reported.prompt_tokens.or(reported.input_tokens)?,
-        cached_input_tokens: input_details.and_then(|details| details.cached_tokens).unwrap_or(0),
+        cached_input_tokens: of_input(|details| details.cached_tokens),
         output_tokens: reported.completion_tokens.or(reported.output_tokens).unwrap_or(0),
-        reasoning_tokens: output_details.and_then(|details| details.reasoning_tokens).unwrap_or(0),
+        reasoning_tokens: of_output(|details| details.reasoning_tokens),
+        audio_input_tokens: of_input(|details| details.audio_tokens),
+        audio_output_tokens: of_output(|details| details.audio_tokens),
+        cache_write_tokens: of_input(|details| details.cache_write_tokens),
+        images: 0,
     };
     usage.is_plausible().then_some(usage)
 }
@@ -69,6 +84,17 @@ fn read_usage(json: &[u8]) -> Option<Usage> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn audio_and_what_is_written_to_the_cache_are_told_apart() {
+        let json = r#"{"prompt_tokens":9,"completion_tokens":7,
+            "prompt_tokens_details":{"cached_tokens":1,"audio_tokens":2,"cache_write_tokens":3},
+            "completion_tokens_details":{"reasoning_tokens":1,"audio_tokens":5}}"#;
+        let usage = read_usage(json.as_bytes()).unwrap();
+        let counts = (usage.audio_input_tokens, usage.cache_write_tokens, usage.audio_output_tokens);
+        assert_eq!(counts, (2, 3, 5));
+        assert_eq!(read_usage(json.replace("_tokens\":5", "_tokens\":8").as_bytes()), None);
+    }
 
     #[test]
     fn usage_is_read_in_every_shape_and_a_lie_in_none() {

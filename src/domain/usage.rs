@@ -102,7 +102,8 @@ impl Source {
     }
 }
 
-/// Tokens by kind. The cached ones are part of the input, the reasoning ones of the output.
+/// Tokens by kind. Those that were cached, written to the cache or audio are part of the input, those of
+/// reasoning or audio part of the output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     pub source: Source,
@@ -112,6 +113,20 @@ pub struct Usage {
     pub output_tokens: u64,
     #[serde(default)]
     pub reasoning_tokens: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub audio_input_tokens: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub audio_output_tokens: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cache_write_tokens: u64,
+    /// Made, not read.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub images: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// No reply is this long. A count above it is a fault or a lie, and would end in the sums.
@@ -124,6 +139,10 @@ impl Usage {
             && self.output_tokens <= MAX_TOKENS
             && self.cached_input_tokens <= self.input_tokens
             && self.reasoning_tokens <= self.output_tokens
+            && self.audio_input_tokens <= self.input_tokens
+            && self.audio_output_tokens <= self.output_tokens
+            && self.cache_write_tokens <= self.input_tokens
+            && self.images <= MAX_TOKENS
     }
 }
 

@@ -58,6 +58,17 @@ pub fn delivered(body: &[u8], now: UnixMillis) -> Decoded {
     decoded
 }
 
+/// Reads a message that was kept as unreadable once more.
+pub(super) fn kept(message: &str, now: UnixMillis) -> Decoded {
+    let batch = delivered(message.as_bytes(), now);
+    if batch.dead_letters.is_empty() && !batch.events.is_empty() {
+        return batch;
+    }
+    let mut decoded = Decoded::default();
+    decoded.take_in(message, MAX_WRAPS, now);
+    decoded
+}
+
 impl Decoded {
     /// Takes a message or a list of them in, wrapped `wraps` times at the most.
     fn take_in(&mut self, json: &str, wraps: usize, now: UnixMillis) {
@@ -110,7 +121,8 @@ impl Decoded {
             id: id.as_ref().try_into().expect("an SHA-256 digest has 32 bytes"),
             received_at: now,
             reason,
-            message: message[..end.unwrap_or(0)].to_owned(),
+            // PostgreSQL keeps no NUL in a text.
+            message: message[..end.unwrap_or(0)].replace('\0', "\u{FFFD}"),
         });
     }
 }

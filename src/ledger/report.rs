@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 
 use rust_decimal::Decimal;
-use time::{Date, Duration};
 
 use super::Ledger;
-use crate::domain::price::{Counts, PriceBook, Priced};
+use crate::domain::price::Counts;
 use crate::domain::units::UnixMillis;
 use crate::ports::{Group, SumQuery, Sums, Unavailable};
 
@@ -26,10 +25,7 @@ pub struct UsageReport {
 pub struct Totals {
     pub requests: u64,
     pub estimated_requests: u64,
-    pub input_tokens: u64,
-    pub cached_input_tokens: u64,
-    pub output_tokens: u64,
-    pub reasoning_tokens: u64,
+    pub counts: Counts,
     /// Of what has a price, exact and unrounded.
     pub priced_cost: Decimal,
     /// Requests whose tokens have no price.
@@ -45,10 +41,7 @@ impl Totals {
     fn add(&mut self, sums: &Sums, cost: Option<Decimal>) {
         self.requests += sums.requests;
         self.estimated_requests += sums.estimated_requests;
-        self.input_tokens += sums.input_tokens;
-        self.cached_input_tokens += sums.cached_input_tokens;
-        self.output_tokens += sums.output_tokens;
-        self.reasoning_tokens += sums.reasoning_tokens;
+        self.counts += sums.counts;
         match cost.and_then(|cost| self.priced_cost.checked_add(cost)) {
             Some(cost) => self.priced_cost = cost.normalize(),
             None => self.unpriced_requests += sums.used_requests,
@@ -66,7 +59,7 @@ impl Ledger {
         let mut rows: BTreeMap<Vec<Option<String>>, Totals> = BTreeMap::new();
         let mut total = Totals::default();
         for sums in self.store.sums(&query).await? {
-            let cost = cost(&catalog.prices, &sums);
+            let cost = cost(&catalog.currency, &sums);
             total.add(&sums, cost);
             rows.entry(sums.group.clone()).or_default().add(&sums, cost);
         }
@@ -76,23 +69,11 @@ impl Ledger {
     }
 }
 
-/// What sums that share one price cost. Requests that used nothing, and those of provisioned
+/// What sums that share one rate cost, in this currency. Requests that used nothing, and those of provisioned
 /// capacity, which is shared out in the chargeback, cost nothing.
-fn cost(prices: &PriceBook, sums: &Sums) -> Option<Decimal> {
-    if sums.is_provisioned || (sums.input_tokens == 0 && sums.output_tokens == 0) {
+fn cost(currency: &str, sums: &Sums) -> Option<Decimal> {
+    if sums.is_provisioned || sums.counts.is_nothing() {
         return Some(Decimal::ZERO);
     }
-    let day = Date::from_calendar_date(1970, time::Month::January, 1).ok()?;
-    let what = Priced {
-        deployment: &sums.deployment,
-        model: sums.model.as_deref(),
-        backend: &sums.backend,
-        day: day.checked_add(Duration::days(sums.day))?,
-    };
-    prices.find(what)?.cost(Counts {
-        input: sums.input_tokens,
-        cached_input: sums.cached_input_tokens,
-        output: sums.output_tokens,
-        reasoning: sums.reasoning_tokens,
-    })
+    sums.rate.as_ref().filter(|rate| rate.terms().currency == currency)?.cost(sums.counts)
 }

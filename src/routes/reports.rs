@@ -105,17 +105,21 @@ fn row(report: &UsageReport, group: &[Option<String>], totals: &Totals) -> Map<S
     row
 }
 
-pub(super) fn sums(totals: &Totals) -> [(&'static str, Value); 9] {
+pub(super) fn sums(totals: &Totals) -> [(&'static str, Value); 13] {
     [
         ("requests", totals.requests.into()),
         ("estimated_requests", totals.estimated_requests.into()),
-        ("input_tokens", totals.input_tokens.into()),
-        ("cached_input_tokens", totals.cached_input_tokens.into()),
-        ("output_tokens", totals.output_tokens.into()),
-        ("reasoning_tokens", totals.reasoning_tokens.into()),
+        ("input_tokens", totals.counts.input_tokens.into()),
+        ("cached_input_tokens", totals.counts.cached_input_tokens.into()),
+        ("output_tokens", totals.counts.output_tokens.into()),
+        ("reasoning_tokens", totals.counts.reasoning_tokens.into()),
         ("cost", totals.cost().map(|cost| cost.to_string()).into()),
         ("priced_cost", totals.priced_cost.to_string().into()),
         ("unpriced_requests", totals.unpriced_requests.into()),
+        ("audio_input_tokens", totals.counts.audio_input_tokens.into()),
+        ("audio_output_tokens", totals.counts.audio_output_tokens.into()),
+        ("cache_write_tokens", totals.counts.cache_write_tokens.into()),
+        ("images", totals.counts.images.into()),
     ]
 }
 

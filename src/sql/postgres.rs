@@ -11,10 +11,12 @@ use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use tokio_util::sync::CancellationToken;
 
+use super::rates::Rates;
 use super::{OpenError, unavailable};
 use crate::config::settings::PostgresPlace;
 use crate::ports::{DatabasePasswords, Unavailable, with_causes};
 
+mod again;
 mod changes;
 mod connections;
 mod examining;
@@ -53,6 +55,7 @@ pub struct Database {
     listening: PgPool,
     place: Arc<PostgresPlace>,
     passwords: Option<Arc<dyn DatabasePasswords>>,
+    rates: Rates,
 }
 
 impl std::fmt::Debug for Database {
@@ -79,6 +82,7 @@ impl Database {
             pool: connections::pool(options, connections::AT_MOST),
             place: Arc::new(place.clone()),
             passwords,
+            rates: Rates::default(),
         })
     }
 

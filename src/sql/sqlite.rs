@@ -9,6 +9,7 @@ use sqlx::sqlite::{
     SqliteSynchronous,
 };
 
+use super::rates::Rates;
 use super::{OpenError, unavailable};
 use crate::ports::Unavailable;
 
@@ -35,6 +36,7 @@ const PEPPER: &str = "key_pepper";
 pub struct Database {
     readers: SqlitePool,
     writer: SqlitePool,
+    rates: Rates,
 }
 
 impl Database {
@@ -63,7 +65,7 @@ impl Database {
         let migrated = again(async || migrations.run(&writer).await).await;
         migrated.map_err(|error| OpenError::Migrate(shown(), error))?;
         let readers = pool(READERS).connect_lazy_with(options.read_only(true));
-        Ok(Self { readers, writer })
+        Ok(Self { readers, writer, rates: Rates::default() })
     }
 
     /// The secret under which keys are hashed: made when it is first asked for, and kept.

@@ -13,13 +13,15 @@ use crate::azure::transport;
 use crate::config::settings::{DatabasePlace, PostgresPlace, Settings};
 use crate::domain::key::Hasher;
 use crate::memory::SystemClock;
-use crate::ports::{Changes, DatabasePasswords, LedgerStore, Subscriptions};
+use crate::ports::{
+    Changes, Clock as _, DatabasePasswords, DeadLetters, LedgerStore, Ratings, Subscriptions,
+};
 use crate::sql::{postgres, sqlite};
 
 /// The database, behind its ports.
 pub struct Stores {
     pub subscriptions: Arc<dyn Subscriptions>,
-    pub ledger: Arc<dyn LedgerStore>,
+    pub ledger: LedgerStores,
     /// `None`: whoever else changes something is not told of here, and what was read is soon read again.
     pub changes: Option<Box<dyn Changes>>,
     /// Hashes keys as those in it were.
@@ -27,6 +29,19 @@ pub struct Stores {
     /// What goes on behind it, until `stop`.
     pub tasks: TaskTracker,
     pub stop: CancellationToken,
+}
+
+/// The ports of the ledger.
+pub struct LedgerStores {
+    pub store: Arc<dyn LedgerStore>,
+    pub letters: Arc<dyn DeadLetters>,
+    pub ratings: Arc<dyn Ratings>,
+}
+
+impl LedgerStores {
+    fn of(database: Arc<impl LedgerStore + DeadLetters + Ratings + 'static>) -> Self {
+        Self { store: database.clone(), letters: database.clone(), ratings: database }
+    }
 }
 
 impl Stores {
@@ -46,7 +61,7 @@ impl Stores {
                 let database = Arc::new(database);
                 Ok(Self {
                     subscriptions: database.clone(),
-                    ledger: database,
+                    ledger: LedgerStores::of(database),
                     changes: None,
                     hasher,
                     tasks: TaskTracker::new(),
@@ -76,13 +91,14 @@ impl Stores {
             Some(hasher) => hasher,
             None => Hasher::new(&database.pepper().await?),
         };
+        database.prepare(SystemClock::start().now()).await?;
         let changes = database.changes().await?;
         tasks.spawn(database.clone().keep_signed_in(stop.clone()));
         tasks.spawn(database.listen_for(&changes, stop.clone()));
         let database = Arc::new(database);
         Ok(Self {
             subscriptions: database.clone(),
-            ledger: database,
+            ledger: LedgerStores::of(database),
             changes: Some(Box::new(changes)),
             hasher,
             tasks,

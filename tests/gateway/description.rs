@@ -125,6 +125,36 @@ fn valid(description: &Value, schema: &Value, instance: &Value) {
     assert!(faults.is_empty(), "{faults:?}\n{instance}");
 }
 
+/// Schemathesis makes thousands of requests out of the description: those that it allows, and those that it
+/// does not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs schemathesis: TOLLGATE_TEST_SCHEMATHESIS"]
+#[expect(clippy::disallowed_methods, reason = "where the tool lies is the environment's to say")]
+async fn what_the_description_allows_and_forbids_is_what_happens() {
+    let program = std::env::var("TOLLGATE_TEST_SCHEMATHESIS").unwrap_or_else(|_| "schemathesis".to_owned());
+    let gateway = TestGateway::start().await;
+    let run = tokio::process::Command::new(program)
+        .args(["run", &format!("http://{}/openapi.json", gateway.address)])
+        .args(["--header", &format!("Authorization: Bearer {}", crate::support::ADMIN_KEY)])
+        .args(["--phases", "examples,coverage,fuzzing", "--max-time", "30", "--seed", "1", "--no-color"])
+        .args(["--checks", "content_type_conformance,response_schema_conformance,status_code_conformance"])
+        .args(["--checks", "ignored_auth,not_a_server_error"])
+        .current_dir(gateway.folder())
+        .env("NO_PROXY", "127.0.0.1")
+        .kill_on_drop(true)
+        .output();
+    let run = tokio::time::timeout(std::time::Duration::from_mins(3), run).await.unwrap().unwrap();
+    let said = String::from_utf8_lossy(&run.stdout);
+    assert!(run.status.success(), "{said}{}", String::from_utf8_lossy(&run.stderr));
+    // It did look at all of it.
+    let after = |words: &str| {
+        let line = said.lines().find_map(|line| line.trim().strip_prefix(words)).unwrap_or_default();
+        line.trim().split('/').map(|number| number.parse().unwrap()).collect::<Vec<usize>>()
+    };
+    let [selected, all] = after("Selected:")[..] else { panic!("{said}") };
+    assert!(selected > 10 && selected == all && after("Tested:") == [all], "{said}");
+}
+
 #[tokio::test]
 async fn people_get_a_page_that_needs_nothing_else() {
     let gateway = TestGateway::start().await;

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Duration;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
+use tollgate::domain::units::UnixMillis;
 use tollgate::domain::usage::{Outcome, UsageEvent};
 use tollgate::ports::{LedgerStore, Postings, Receipt, SumQuery, Sums, Unavailable, UsageSink};
 use tollgate::simulator::Knobs;
@@ -222,6 +223,10 @@ impl LedgerStore for Flaky {
 
     async fn sums(&self, query: &SumQuery) -> Result<Vec<Sums>, Unavailable> {
         self.inner.sums(query).await
+    }
+
+    async fn prepare(&self, now: UnixMillis) -> Result<(), Unavailable> {
+        self.inner.prepare(now).await
     }
 }
 

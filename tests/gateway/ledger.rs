@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use tollgate::domain::units::UnixMillis;
+
 use crate::support::{Answer, TestGateway};
 
 const HOST: [(&str, &str); 2] =
@@ -148,9 +150,9 @@ async fn a_report_can_be_had_as_csv_that_no_spreadsheet_runs() {
     let answer = gateway.send("GET", path, &headers, None).await;
     assert!(answer.header("content-type").starts_with("text/csv"));
     insta::assert_snapshot!(answer.body, @r#"
-    cost_center,requests,estimated_requests,input_tokens,cached_input_tokens,output_tokens,reasoning_tokens,cost,priced_cost,unpriced_requests,currency
-    "'=HYPERLINK(""x"")",1,0,12,4,34,0,0.0000219,0.0000219,0,USD
-    "a,b ""c""",1,0,12,4,34,0,0.0000219,0.0000219,0,USD
+    cost_center,requests,estimated_requests,input_tokens,cached_input_tokens,output_tokens,reasoning_tokens,cost,priced_cost,unpriced_requests,audio_input_tokens,audio_output_tokens,cache_write_tokens,images,currency
+    "'=HYPERLINK(""x"")",1,0,12,4,34,0,0.0000219,0.0000219,0,0,0,0,0,USD
+    "a,b ""c""",1,0,12,4,34,0,0.0000219,0.0000219,0,0,0,0,0,USD
     "#);
 }
 
@@ -172,4 +174,75 @@ async fn a_faulty_question_is_told_its_parameter() {
             answer.body
         );
     }
+}
+
+fn priced(configuration: &mut Value, input: &str) {
+    configuration["prices"] =
+        json!([{"model": "m", "input_per_million": input, "output_per_million": "1", "image_each": "0.5"}]);
+}
+
+#[tokio::test]
+async fn another_price_book_changes_the_past_only_when_somebody_says_so() {
+    let resource = crate::support::resource(tollgate::simulator::Knobs::default()).await;
+    let mut configuration = crate::support::configuration(resource.0);
+    priced(&mut configuration, "1");
+    let gateway = TestGateway::with(resource.0, &configuration).await;
+    let million =
+        json!({"model": "m", "usage": {"source": "reported", "input_tokens": 1_000_000, "output_tokens": 0}});
+    let other = json!({"model": "another", "usage": million["usage"]});
+    deliver(&gateway, &[event(1, &million), event(2, &million), event(3, &other)]).await;
+    let cost = async || {
+        let total = gateway.usage("from=2026-03-01&to=2026-04-01").await["total"].clone();
+        (total["priced_cost"].clone(), total["unpriced_requests"].clone())
+    };
+    assert_eq!(cost().await, (json!("2"), json!(1)));
+    priced(&mut configuration, "3");
+    let catalog = tollgate::config::catalog::Catalog::parse(&configuration.to_string(), "a test").unwrap();
+    let config = &gateway.app.ledger.config;
+    config.hold(catalog, config.standing());
+    deliver(&gateway, &[event(4, &million)]).await;
+    assert_eq!(cost().await, (json!("5"), json!(1)), "what is posted now is rated by what holds now");
+    let (from, to) = (time::macros::date!(2026 - 03 - 01), time::macros::date!(2026 - 04 - 01));
+    let preview = gateway.app.ledger.preview_rerating(from, to).await.unwrap();
+    assert_eq!((preview.before.cost.to_string(), preview.after.cost.to_string()), ("5".into(), "9".into()));
+    let [line] = preview.lines.as_slice() else { panic!("{preview:?}") };
+    assert_eq!((line.model.as_deref(), line.requests), (Some("m"), 2));
+    assert_eq!(cost().await, (json!("5"), json!(1)), "a preview changes nothing");
+    assert_eq!(gateway.app.ledger.rerate(from, to).await.unwrap(), 2);
+    assert_eq!(cost().await, (json!("9"), json!(1)));
+    let preview = gateway.app.ledger.preview_rerating(from, to).await.unwrap();
+    assert_eq!((preview.lines.len(), preview.before), (0, preview.after));
+    assert_eq!(gateway.app.ledger.rerate(from, to).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn dead_letters_that_can_be_read_now_are_posted_once_and_the_rest_stay() {
+    let gateway = TestGateway::start().await;
+    deliver(&gateway, &[json!({"not": "an event"}), event(1, &json!({}))]).await;
+    // What an earlier version could not read.
+    let letter = |number: u8, message: String| tollgate::ports::DeadLetter {
+        id: [number; 32],
+        received_at: UnixMillis(1_700_000_000_000),
+        reason: "not a usage event".to_owned(),
+        message,
+    };
+    let texts = json!([event(3, &json!({})).to_string(), event(4, &json!({})).to_string()]).to_string();
+    let batch = json!({"Data": {"events": texts}, "Metadata": {}}).to_string();
+    let dead_letters = vec![
+        letter(1, event(1, &json!({})).to_string()),
+        letter(2, event(2, &json!({})).to_string()),
+        letter(3, batch),
+    ];
+    let postings = tollgate::ports::Postings { dead_letters, ..tollgate::ports::Postings::default() };
+    gateway.app.ledger.store.post(&postings).await.unwrap();
+    let only = gateway.app.ledger.replay(Some(&[[2; 32]])).await.unwrap();
+    assert_eq!((only.replayed, only.new, only.unreadable), (1, 1, 0));
+    let rest = gateway.app.ledger.replay(None).await.unwrap();
+    assert_eq!((rest.replayed, rest.new, rest.unreadable), (2, 2, 1));
+    assert_eq!(gateway.usage("from=2026-03-01").await["total"]["requests"], 4);
+    let left = gateway.app.ledger.dead_letters(None, 10).await.unwrap();
+    assert_eq!(
+        left.iter().map(|letter| letter.message.as_str()).collect::<Vec<_>>(),
+        [r#"{"not":"an event"}"#]
+    );
 }

@@ -5,12 +5,20 @@ use std::collections::BTreeMap;
 use tollgate::sql::sqlite::Database;
 
 pub(crate) mod contract;
+pub(crate) mod ledger;
 
 #[tokio::test]
 async fn sqlite_keeps_the_contract() {
     let folder = tempfile::tempdir().unwrap();
     let database = Database::open(&folder.path().join("a.db")).await.unwrap();
     contract::keeps_the_contract(&database).await;
+}
+
+#[tokio::test]
+async fn the_ledger_in_sqlite_keeps_the_contract() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open(&folder.path().join("a.db")).await.unwrap();
+    ledger::keeps_the_contract(&database).await;
 }
 
 #[tokio::test]

@@ -182,7 +182,8 @@ impl TestGateway {
     pub(crate) async fn serve_posting_to(&self, store: Arc<dyn LedgerStore>) -> SocketAddr {
         let ledger = &self.app.ledger;
         let (config, clock) = (Arc::clone(&ledger.config), Arc::clone(&ledger.clock));
-        let ledger = Arc::new(Ledger { config, clock, store });
+        let (letters, ratings) = (Arc::clone(&ledger.letters), Arc::clone(&ledger.ratings));
+        let ledger = Arc::new(Ledger { config, clock, store, letters, ratings, ships: false });
         let usage = wiring::usage_in_process(Arc::clone(&ledger), self.folder(), &self.app.proxy.tasks);
         let proxy = Arc::new(self.proxy_with(usage));
         self.serve(App { proxy, ledger, ..self.app.clone() }).await

@@ -19,7 +19,8 @@ use sqlx::{Executor as _, Row as _};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::super::{rows, unavailable};
+use super::super::rows::{Columns, decode};
+use super::super::unavailable;
 use super::Database;
 use crate::domain::ids::SubscriptionId;
 use crate::ports::{Changes, Seen, Unavailable, with_causes};
@@ -76,7 +77,7 @@ impl Database {
 }
 
 fn number(text: &str) -> Result<u64, sqlx::Error> {
-    text.parse().map_err(rows::decode)
+    text.parse().map_err(decode)
 }
 
 /// Never ends. Says when it begins to fail and when it hears again, and nothing in between.
@@ -152,7 +153,7 @@ impl Listener {
             if row.try_get::<Option<&str>, _>("id")?.is_none() {
                 continue;
             }
-            let (id, by) = (rows::name(row, "id")?, number(row.try_get("number")?)?);
+            let (id, by) = (Columns(row).name("id")?, number(row.try_get("number")?)?);
             if self.told.insert(id.clone(), by) != Some(by) {
                 new.push(id);
             }

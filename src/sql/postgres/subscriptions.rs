@@ -5,10 +5,11 @@ use async_trait::async_trait;
 use sqlx::postgres::{PgArguments, PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Postgres, Row as _};
 
+use super::super::rows::Columns;
 use super::super::statements::{self, Statement, Value};
-use super::super::{rows, unavailable};
+use super::super::unavailable;
 use super::Database;
-use super::connections::AT_MOST;
+use super::again::again;
 use crate::domain::audit::{Action, Author, Record};
 use crate::domain::ids::SubscriptionId;
 use crate::domain::key::KeyHash;
@@ -25,7 +26,7 @@ impl Subscriptions for Database {
     async fn by_key(&self, key: &KeyHash) -> Result<Option<Subscription>, Unavailable> {
         let look = || async {
             let query = sqlx::query(statements::BY_KEY.as_str()).bind(key.as_slice());
-            query.try_map(|row: PgRow| rows::subscription(&row)).fetch_optional(&self.pool).await
+            query.try_map(|row: PgRow| Columns(&row).subscription()).fetch_optional(&self.pool).await
         };
         again(look).await.map_err(unavailable)
     }
@@ -37,7 +38,7 @@ impl Subscriptions for Database {
 
     async fn list(&self, query: &ListQuery) -> Result<Vec<Subscription>, Unavailable> {
         let list = statements::list(query);
-        let rows = sql(&list).try_map(|row| rows::subscription(&row)).fetch_all(&self.pool);
+        let rows = sql(&list).try_map(|row| Columns(&row).subscription()).fetch_all(&self.pool);
         rows.await.map_err(unavailable)
     }
 
@@ -119,35 +120,8 @@ impl Subscriptions for Database {
 
     async fn audit(&self, query: &AuditQuery) -> Result<Vec<Record>, Unavailable> {
         let audit = statements::audit(query);
-        let rows = sql(&audit).try_map(|row| rows::record(&row)).fetch_all(&self.pool);
+        let rows = sql(&audit).try_map(|row| Columns(&row).record()).fetch_all(&self.pool);
         rows.await.map_err(unavailable)
-    }
-}
-
-/// What does no harm when it is done again: the connection that it met may have been cut since it was used last,
-/// as the others that lie in the pool.
-pub(super) async fn again<T, L>(attempt: impl Fn() -> L) -> Result<T, sqlx::Error>
-where
-    L: Future<Output = Result<T, sqlx::Error>>,
-{
-    for _ in 0..AT_MOST {
-        match attempt().await {
-            Err(error) if is_cut(&error) => {}
-            outcome => return outcome,
-        }
-    }
-    attempt().await
-}
-
-/// The connection was cut, or the server ends it: class 57 of
-/// [its errors](https://www.postgresql.org/docs/current/errcodes-appendix.html) without a query's own time-out.
-fn is_cut(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(_) => true,
-        sqlx::Error::Database(error) => {
-            error.code().is_some_and(|code| matches!(code.as_ref(), "57P01" | "57P02"))
-        }
-        _ => false,
     }
 }
 
@@ -170,7 +144,7 @@ async fn find(
     find: &'static str,
     id: &str,
 ) -> Result<Option<Subscription>, sqlx::Error> {
-    let find = sqlx::query(find).bind(id).try_map(|row: PgRow| rows::subscription(&row));
+    let find = sqlx::query(find).bind(id).try_map(|row: PgRow| Columns(&row).subscription());
     find.fetch_optional(connection).await
 }
 

@@ -5,8 +5,9 @@ use async_trait::async_trait;
 use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 use sqlx::{AssertSqlSafe, Row as _, Sqlite};
 
+use super::super::rows::Columns;
 use super::super::statements::{self, Statement, Value};
-use super::super::{rows, unavailable};
+use super::super::unavailable;
 use super::Database;
 use crate::domain::audit::{Action, Author, Record};
 use crate::domain::ids::SubscriptionId;
@@ -20,7 +21,7 @@ impl Subscriptions for Database {
     async fn by_key(&self, key: &KeyHash) -> Result<Option<Subscription>, Unavailable> {
         sqlx::query(statements::BY_KEY.as_str())
             .bind(key.as_slice())
-            .try_map(|row| rows::subscription(&row))
+            .try_map(|row| Columns(&row).subscription())
             .fetch_optional(&self.readers)
             .await
             .map_err(unavailable)
@@ -33,7 +34,7 @@ impl Subscriptions for Database {
 
     async fn list(&self, query: &ListQuery) -> Result<Vec<Subscription>, Unavailable> {
         sql(&statements::list(query))
-            .try_map(|row| rows::subscription(&row))
+            .try_map(|row| Columns(&row).subscription())
             .fetch_all(&self.readers)
             .await
             .map_err(unavailable)
@@ -109,7 +110,7 @@ impl Subscriptions for Database {
 
     async fn audit(&self, query: &AuditQuery) -> Result<Vec<Record>, Unavailable> {
         sql(&statements::audit(query))
-            .try_map(|row| rows::record(&row))
+            .try_map(|row| Columns(&row).record())
             .fetch_all(&self.readers)
             .await
             .map_err(unavailable)
@@ -131,7 +132,7 @@ async fn run(connection: &mut SqliteConnection, statement: &Statement) -> Result
 }
 
 async fn find(connection: &mut SqliteConnection, id: &str) -> Result<Option<Subscription>, sqlx::Error> {
-    let find = sqlx::query(statements::FIND.as_str()).bind(id).try_map(|row| rows::subscription(&row));
+    let find = sqlx::query(statements::FIND.as_str()).bind(id).try_map(|row| Columns(&row).subscription());
     find.fetch_optional(connection).await
 }
 

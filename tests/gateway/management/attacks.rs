@@ -1,6 +1,13 @@
 //! Ways in that must not be, by keys.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
+use tollgate::domain::actor::Actor;
+use tollgate::domain::ids::Name;
+use tollgate::domain::subscription::State;
+use tollgate::domain::units::UnixMillis;
+use tollgate::issuing::{Application, Arrival, Arrived};
 
 use super::{call, hello, issue, patch};
 use crate::support::{ADMIN_KEY, CHAT, TestGateway};
@@ -194,4 +201,62 @@ async fn what_is_wrong_with_a_key_is_never_told() {
         bodies.push(answer.json());
     }
     assert!(bodies.iter().all(|body: &Value| *body == bodies[0]), "{bodies:?}");
+}
+
+fn digits() -> String {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).unwrap();
+    format!("{:032x}", u128::from_be_bytes(bytes))
+}
+
+async fn take_in(gateway: &TestGateway, key: &str) {
+    let application = Application::new("moved", Name::new("standard").unwrap());
+    let arrival = Arrival {
+        id: Name::new("moved").unwrap(),
+        application,
+        state: State::Active,
+        created_at: None,
+        primary_key: key.into(),
+        secondary_key: digits().into(),
+    };
+    let author = gateway.app.issuing.author(Actor::CommandLine, None);
+    assert_eq!(gateway.app.issuing.take_in(arrival, false, &author).await.unwrap(), Arrived::New);
+}
+
+/// How long refusing takes, for keys that share most digits with a good one and for keys that share none.
+///
+/// The digits are those of a key of API Management: its form has no checksum that a guess must meet.
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "it is the time that is judged")]
+async fn how_long_a_refusal_takes_says_nothing_of_how_near_a_guess_was() {
+    const GUESSES: usize = 1_000;
+    let gateway = TestGateway::start().await;
+    let good = digits();
+    take_in(&gateway, &good).await;
+    assert_eq!(call(&gateway, &good).await, 200);
+    let keys = &gateway.app.proxy.keys;
+    let refusal = async |guess: String| {
+        let began = Instant::now();
+        assert!(keys.caller(&guess, UnixMillis(1_800_000_000_000)).await.is_err(), "{guess}");
+        began.elapsed()
+    };
+    let mut ratios = Vec::new();
+    // A machine that is busy with other things can hide the truth, and not often make it up.
+    for _ in 0..5 {
+        let (mut near, mut far): (Vec<Duration>, Vec<Duration>) = (Vec::new(), Vec::new());
+        for _ in 0..GUESSES {
+            let digits = digits();
+            // In turns, so that whatever slows one slows the other.
+            near.push(refusal(format!("{}{}", &good[..24], &digits[..8])).await);
+            far.push(refusal(digits).await);
+        }
+        near.sort();
+        far.sort();
+        let ratio = near[GUESSES / 2].as_secs_f64() / far[GUESSES / 2].as_secs_f64();
+        if (0.9..1.1).contains(&ratio) {
+            return;
+        }
+        ratios.push(ratio);
+    }
+    panic!("near guesses take another time than far ones: {ratios:?}");
 }
