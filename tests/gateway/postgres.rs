@@ -2,6 +2,7 @@
 //! `postgres://postgres@127.0.0.1:5432/postgres`, and its role may do anything. Each test has a database of its own.
 
 mod instances;
+mod ledger;
 mod outage;
 mod sign_in;
 mod store;

@@ -80,7 +80,10 @@ async fn it_is_refused_as_soon_while_whoever_listens_is_cut_off_again_and_again(
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    let rounds = futures_util::future::join_all((0..ROUNDS).map(|number| round(&one, &other, number)));
+    let rounds = futures_util::future::join_all((0..ROUNDS).map(async |number: usize| {
+        tokio::time::sleep(Duration::from_millis(23) * u32::try_from(number).unwrap()).await;
+        round(&one, &other, number).await
+    }));
     let times = tokio::select! {
         times = rounds => times,
         () = cutting => unreachable!("it never ends"),
