@@ -10,16 +10,20 @@ use tokio_util::task::TaskTracker;
 use crate::app::App;
 use crate::azure::caller_tokens::{EntraTokens, Place as EntraPlace};
 use crate::azure::entra::{self, Tokens};
+use crate::azure::event_hubs::{self, EventHub};
 use crate::azure::key_vault::{KeyVault, NoVault};
+use crate::azure::log_analytics::LogAnalytics;
 use crate::azure::openai::{Resources, SignIn};
 use crate::azure::transport;
 use crate::config::live::Live;
 use crate::config::settings::Settings;
 use crate::issuing::Issuing;
 use crate::ledger::Ledger;
+use crate::ledger::ship::Shipping;
 use crate::memory::SystemClock;
-use crate::ports::{Backends, CallerTokens, Clock, SecretFailure, Secrets, Unavailable, UsageSink};
+use crate::ports::{Backends, CallerTokens, Clock, Outbox, SecretFailure, Secrets, Unavailable, UsageSink};
 use crate::proxy::{Kept, Keys, Pool, Proxy, Room, SignedIn, Unasked, Uses};
+use crate::publisher::Publisher;
 use crate::renewal::{Place, Renewal};
 use crate::spool::Spool;
 use crate::sql::OpenError;
@@ -87,14 +91,15 @@ pub fn wire_on(
 ) -> Result<Wired, WiringError> {
     let Stores { subscriptions, ledger, changes, hasher, tasks, stop } = stores;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-    let LedgerStores { store, letters, ratings } = ledger;
-    let ledger =
-        Ledger { config: config.clone(), clock: clock.clone(), store, letters, ratings, ships: false };
-    let ledger = Arc::new(ledger);
-    let usage = usage_in_process(ledger.clone(), &settings.data_dir, &tasks);
+    let LedgerStores { store, letters, ratings, outbox } = ledger;
     let client = transport::client()?;
     let source = entra::source(settings, client.clone());
     let tokens = Tokens::new(source, clock.clone(), tasks.clone(), stop.clone());
+    let background = Background { clock: clock.clone(), tasks: tasks.clone(), stop: stop.clone() };
+    let shipping = shipping(settings, outbox, &background, (&tokens, &client));
+    let ledger = Ledger { config: config.clone(), clock: clock.clone(), store, letters, ratings, shipping };
+    let ledger = Arc::new(ledger);
+    let usage = usage(settings, &tokens, &ledger, &tasks)?;
     let sign_in = SignIn { tokens: tokens.clone(), cloud: settings.cloud, config: config.clone() };
     let backends: Arc<dyn Backends> = Arc::new(Resources::new(sign_in)?);
     let callers = caller_tokens(settings, client.clone(), &clock, &tasks, &stop);
@@ -138,6 +143,29 @@ pub fn wire_on(
     Ok(Wired { app, tasks })
 }
 
+/// What work behind the requests needs.
+struct Background {
+    clock: Arc<dyn Clock>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// The way to Log Analytics, if the settings name one.
+fn shipping(
+    settings: &Settings,
+    outbox: Arc<dyn Outbox>,
+    background: &Background,
+    (tokens, client): (&Tokens, &reqwest::Client),
+) -> Option<Arc<Shipping>> {
+    let logs = settings.logs.as_ref()?;
+    let Background { clock, tasks, stop } = background;
+    let sink = LogAnalytics::new(logs, settings.cloud, tokens.clone(), client.clone());
+    let shipping = Shipping::new(outbox, Arc::new(sink), clock.clone(), stop.clone());
+    let shipping = Arc::new(shipping);
+    tasks.spawn(shipping.clone().keep_up());
+    Some(shipping)
+}
+
 fn caller_tokens(
     settings: &Settings,
     client: reqwest::Client,
@@ -171,7 +199,25 @@ fn place(settings: &Settings, config: &Live) -> Option<Place> {
     Some(Place { shown: format!("the secret `{secret}` of {vault}"), secret })
 }
 
+/// Usage goes to the event hub that the settings name, or to the ledger; what that does not take waits on
+/// this machine.
+fn usage(
+    settings: &Settings,
+    tokens: &Tokens,
+    ledger: &Arc<Ledger>,
+    tasks: &TaskTracker,
+) -> Result<Arc<dyn UsageSink>, reqwest::Error> {
+    let data_dir = &settings.data_dir;
+    let Some(hub) = &settings.event_hub else {
+        return Ok(usage_in_process(ledger.clone(), data_dir, tasks));
+    };
+    let hub = EventHub::new(hub, tokens.clone())?;
+    tasks.spawn(hub.clone().prepare());
+    Ok(Arc::new(Publisher::start(Arc::new(hub), event_hubs::AT_ONCE, Spool::new(data_dir), tasks)))
+}
+
 /// The event hub inside this process; what the ledger does not take waits under `data_dir`.
 pub fn usage_in_process(ledger: Arc<Ledger>, data_dir: &Path, tasks: &TaskTracker) -> Arc<dyn UsageSink> {
-    Arc::new(in_process::sink(ledger, Spool::new(data_dir), tasks))
+    let destination = Arc::new(in_process::InProcess(ledger));
+    Arc::new(Publisher::start(destination, in_process::AT_ONCE, Spool::new(data_dir), tasks))
 }

@@ -29,8 +29,14 @@ pub struct Facts {
     /// The scope of a token that is the password of a role in Azure Database for PostgreSQL:
     /// [`az account get-access-token --resource-type oss-rdbms`](https://learn.microsoft.com/azure/postgresql/flexible-server/how-to-configure-sign-in-azure-ad-authentication).
     pub postgres_scope: &'static str,
+    /// The scope of a token for the Logs Ingestion API:
+    /// <https://learn.microsoft.com/azure/azure-monitor/logs/logs-ingestion-api-overview>.
+    pub logs_scope: &'static str,
     /// What names of Azure OpenAI resources end in, the most usual first; each begins with a dot.
     pub openai_suffixes: &'static [&'static str],
+    /// What names of Event Hubs namespaces end in.
+    pub event_hubs_suffix: &'static str,
+    pub event_hubs_zone: &'static str,
     /// What names of vaults end in.
     pub key_vault_suffix: &'static str,
     /// The private DNS zone of each of `openai_suffixes`, in their order.
@@ -48,7 +54,10 @@ const COMMERCIAL: Facts = Facts {
     foundry_scope: Some("https://ai.azure.com/.default"),
     key_vault_scope: "https://vault.azure.net/.default",
     postgres_scope: "https://ossrdbms-aad.database.windows.net/.default",
+    logs_scope: "https://monitor.azure.com/.default",
     openai_suffixes: &[".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com"],
+    event_hubs_suffix: ".servicebus.windows.net",
+    event_hubs_zone: "privatelink.servicebus.windows.net",
     key_vault_suffix: ".vault.azure.net",
     openai_zones: &[
         "privatelink.openai.azure.com",
@@ -68,7 +77,10 @@ const US_GOV: Facts = Facts {
     foundry_scope: Some("https://ai.azure.us/.default"),
     key_vault_scope: "https://vault.usgovcloudapi.net/.default",
     postgres_scope: "https://ossrdbms-aad.database.usgovcloudapi.net/.default",
+    logs_scope: "https://monitor.azure.us/.default",
     openai_suffixes: &[".openai.azure.us", ".cognitiveservices.azure.us"],
+    event_hubs_suffix: ".servicebus.usgovcloudapi.net",
+    event_hubs_zone: "privatelink.servicebus.usgovcloudapi.net",
     key_vault_suffix: ".vault.usgovcloudapi.net",
     openai_zones: &["privatelink.openai.azure.us", "privatelink.cognitiveservices.azure.us"],
     key_vault_zone: "privatelink.vaultcore.usgovcloudapi.net",
@@ -83,12 +95,19 @@ const CHINA: Facts = Facts {
     foundry_scope: None,
     key_vault_scope: "https://vault.azure.cn/.default",
     postgres_scope: "https://ossrdbms-aad.database.chinacloudapi.cn/.default",
+    logs_scope: "https://monitor.azure.cn/.default",
     openai_suffixes: &[".openai.azure.cn", ".cognitiveservices.azure.cn"],
+    event_hubs_suffix: ".servicebus.chinacloudapi.cn",
+    event_hubs_zone: "privatelink.servicebus.chinacloudapi.cn",
     key_vault_suffix: ".vault.azure.cn",
     openai_zones: &["privatelink.openai.azure.cn", "privatelink.cognitiveservices.azure.cn"],
     key_vault_zone: "privatelink.vaultcore.azure.cn",
     portal: "https://portal.azure.cn",
 };
+
+/// The scope of a token for Event Hubs: one audience for all clouds, as in Microsoft's own libraries, which
+/// know no other.
+pub const EVENT_HUBS_SCOPE: &str = "https://eventhubs.azure.net/.default";
 
 /// The facts of a cloud.
 pub fn facts(cloud: Cloud) -> &'static Facts {

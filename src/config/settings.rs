@@ -11,7 +11,7 @@ use super::{Fault, Faults};
 mod azure;
 mod database;
 
-pub use azure::{Cloud, Identity};
+pub use azure::{Cloud, EventHub, Identity, Logs};
 pub use database::{DatabasePlace, PostgresPlace, Tls};
 
 /// Where a setting's value is looked up.
@@ -71,6 +71,10 @@ pub struct Settings {
     pub entra_authority: Option<Url>,
     /// Who the gateway is when it signs in.
     pub identity: Identity,
+    /// Where usage is published; `None`: it is posted to the ledger in this process.
+    pub event_hub: Option<EventHub>,
+    /// Where the ledger's rows are sent to as well; `None`: nowhere.
+    pub logs: Option<Logs>,
     /// Where the Functions host expects the handler, on 127.0.0.1.
     pub handler_port: Option<u16>,
     /// Under App Service or Functions on Azure.
@@ -84,18 +88,9 @@ pub struct Settings {
 const MARKS_OF_AZURE: [&str; 2] = ["WEBSITE_INSTANCE_ID", "WEBSITE_SITE_NAME"];
 
 /// Accepted so that an app's settings can be complete today; `serve` says that they do nothing yet.
-const INACTIVE: [&str; 8] = [
-    "TOLLGATE_REDIS_URL",
-    "UsageEventHub__fullyQualifiedNamespace",
-    "USAGE_EVENTHUB_NAME",
-    "TOLLGATE_LOGS_ENDPOINT",
-    "TOLLGATE_LOGS_RULE_ID",
-    "TOLLGATE_LOGS_STREAM",
-    "TOLLGATE_EVENT_HUB_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_ENDPOINT",
-];
+const INACTIVE: [&str; 2] = ["TOLLGATE_REDIS_URL", "OTEL_EXPORTER_OTLP_ENDPOINT"];
 
-const ACTIVE: [&str; 14] = [
+const ACTIVE: [&str; 20] = [
     "TOLLGATE_CONFIG",
     "TOLLGATE_KEY_VAULT_URL",
     "TOLLGATE_CONFIG_SECRET",
@@ -106,10 +101,16 @@ const ACTIVE: [&str; 14] = [
     "AZURE_FEDERATED_TOKEN_FILE",
     "IDENTITY_ENDPOINT",
     "IDENTITY_HEADER",
+    "TOLLGATE_LOGS_ENDPOINT",
+    "TOLLGATE_LOGS_RULE_ID",
+    "TOLLGATE_LOGS_STREAM",
     "TOLLGATE_DATABASE_URL",
     "TOLLGATE_ADMIN_KEY",
     "TOLLGATE_KEY_PEPPER",
     "TOLLGATE_DATA_DIR",
+    "UsageEventHub__fullyQualifiedNamespace",
+    "USAGE_EVENTHUB_NAME",
+    "TOLLGATE_EVENT_HUB_ENDPOINT",
 ];
 
 /// Read by others than this file, and no better when they are not what they should be.
@@ -145,6 +146,8 @@ impl Settings {
         let entra_authority = azure::service_url(source, "TOLLGATE_ENTRA_AUTHORITY", &mut faults);
         let identity = azure::identity(source, &mut faults);
         let database = database::place(source, &data_dir, &identity, &mut faults);
+        let event_hub = azure::event_hub(source, &mut faults);
+        let logs = azure::logs(source, &mut faults);
         if !faults.is_empty() {
             return Err(Faults { source_name: "settings".to_owned(), faults });
         }
@@ -159,6 +162,8 @@ impl Settings {
             cloud,
             entra_authority,
             identity,
+            event_hub,
+            logs,
             handler_port,
             is_on_azure: MARKS_OF_AZURE.iter().all(|name| source.get(name).is_some()),
             inactive: INACTIVE.into_iter().filter(|name| source.get(name).is_some()).collect(),
@@ -227,6 +232,8 @@ mod tests {
             ("TOLLGATE_CONFIG_SECRET", "../hush"),
             ("IDENTITY_ENDPOINT", "hush"),
             ("IDENTITY_HEADER", "hush"),
+            ("UsageEventHub__fullyQualifiedNamespace", "Endpoint=sb://hush"),
+            ("TOLLGATE_EVENT_HUB_ENDPOINT", "http://hush.servicebus.windows.net"),
             ("APPLICATIONINSIGHTS_CONNECTION_STRING", "@Microsoft.KeyVault(hush)"),
         ])
         .unwrap_err();
@@ -241,11 +248,46 @@ mod tests {
             "TOLLGATE_ENTRA_AUTHORITY: not a URL",
             "TOLLGATE_CONFIG_SECRET",
             "IDENTITY_ENDPOINT",
+            "UsageEventHub__fullyQualifiedNamespace: must be the namespace's host name",
+            "USAGE_EVENTHUB_NAME: is missing",
+            "TOLLGATE_EVENT_HUB_ENDPOINT: must begin with https://",
             "APPLICATIONINSIGHTS_CONNECTION_STRING: is an unresolved",
         ] {
             assert!(told.contains(name), "{told}");
         }
         assert!(!told.contains("hush"), "{told}");
+    }
+
+    #[test]
+    fn an_event_hub_is_a_namespace_and_a_name() {
+        let (namespace, name, endpoint) =
+            ("UsageEventHub__fullyQualifiedNamespace", "USAGE_EVENTHUB_NAME", "TOLLGATE_EVENT_HUB_ENDPOINT");
+        let hub = |values: &[(&'static str, &str)]| {
+            let hub = read(values).map(|settings| settings.event_hub);
+            hub.map(|hub| hub.map(|hub| format!("{}{}", hub.endpoint, hub.name)))
+        };
+        let contoso = (namespace, "contoso.servicebus.windows.net");
+        assert_eq!(hub(&[]).unwrap(), None);
+        assert_eq!(
+            hub(&[(name, "usage")]).unwrap(),
+            None,
+            "the trigger reads it with a connection string too"
+        );
+        let whole = "https://contoso.servicebus.windows.net/usage";
+        assert_eq!(hub(&[contoso, (name, "usage")]).unwrap().as_deref(), Some(whole));
+        let local = (endpoint, "http://127.0.0.1:9");
+        assert_eq!(
+            hub(&[contoso, (name, "usage"), local]).unwrap().as_deref(),
+            Some("http://127.0.0.1:9/usage")
+        );
+        for values in [
+            &[contoso][..],
+            &[local],
+            &[contoso, (name, "../usage")],
+            &[(namespace, "https://contoso.servicebus.windows.net"), (name, "usage")],
+        ] {
+            assert_eq!(hub(values).unwrap_err().faults.len(), 1, "{values:?}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::config::settings::{DatabasePlace, PostgresPlace, Settings};
 use crate::domain::key::Hasher;
 use crate::memory::SystemClock;
 use crate::ports::{
-    Changes, Clock as _, DatabasePasswords, DeadLetters, LedgerStore, Ratings, Subscriptions,
+    Changes, Clock as _, DatabasePasswords, DeadLetters, LedgerStore, Outbox, Ratings, Subscriptions,
 };
 use crate::sql::{postgres, sqlite};
 
@@ -36,11 +36,17 @@ pub struct LedgerStores {
     pub store: Arc<dyn LedgerStore>,
     pub letters: Arc<dyn DeadLetters>,
     pub ratings: Arc<dyn Ratings>,
+    pub outbox: Arc<dyn Outbox>,
 }
 
 impl LedgerStores {
-    fn of(database: Arc<impl LedgerStore + DeadLetters + Ratings + 'static>) -> Self {
-        Self { store: database.clone(), letters: database.clone(), ratings: database }
+    fn of(database: Arc<impl LedgerStore + DeadLetters + Ratings + Outbox + 'static>) -> Self {
+        Self {
+            store: database.clone(),
+            letters: database.clone(),
+            ratings: database.clone(),
+            outbox: database,
+        }
     }
 }
 

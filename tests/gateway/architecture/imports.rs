@@ -22,6 +22,7 @@ const LAW: &[(&str, &[&str])] = &[
     ("ledger", JOURNEY),
     ("issuing", JOURNEY),
     ("renewal", JOURNEY),
+    ("publisher", &["spool", "ports", "config", "domain"]),
     ("app", &["proxy", "ledger", "issuing", "ports", "config", "domain"]),
     ("routes", &["app", "proxy", "ledger", "issuing", "ports", "config", "domain"]),
     ("azure", ADAPTER),
@@ -54,6 +55,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("clap", &["cli", "simulator"]),
     // `domain` and `routes` say the form of their own types.
     ("schemars", &["config", "domain", "routes"]),
+    ("flate2", &["azure"]),
     ("zip", &["cli"]),
     ("object", &["cli"]),
     ("tracing_subscriber", &["cli"]),

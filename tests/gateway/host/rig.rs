@@ -114,7 +114,13 @@ impl Rig {
     }
 
     pub(super) async fn before(backend: Backend, mode: Mode) -> Self {
-        let stage = Stage::new(&format!("http://{}", backend.address), mode);
+        Self::with(backend, mode, &[]).await
+    }
+
+    /// With more settings.
+    pub(super) async fn with(backend: Backend, mode: Mode, settings: &[(&str, String)]) -> Self {
+        let mut stage = Stage::new(&format!("http://{}", backend.address), mode);
+        stage.settings.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
         let host = Host::start(&stage.root(), &stage.settings).await;
         assert_eq!(host.app.mode, mode);
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
