@@ -133,7 +133,7 @@ async fn a_months_sums_of_ten_million_rows_come_from_the_totals() {
     let mut connection = fresh.connect().await;
     connection
         .execute(
-            "INSERT INTO usage_events SELECT gen_random_uuid(), 1767225600000 + n * 267, 's' || n % 500, 'p', \
+            "INSERT INTO usage_events SELECT gen_random_uuid(), 1767225600000 + n::BIGINT * 267, 's' || n % 500, 'p', \
              'c' || n % 50, NULL, 'chat.completions', 'd' || n % 3, 'm', NULL, 'b' || n % 2, NULL, 1, 200, TRUE, \
              'completed', 'reported', 10, 0, 20, 0, 0, 0, 0, 0, 100, 10, FALSE, \
              (SELECT id FROM rates LIMIT 1), NULL FROM generate_series(1, 10000000) AS n",
