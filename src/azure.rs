@@ -3,6 +3,7 @@
 pub mod caller_tokens;
 pub mod cloud;
 pub mod entra;
+pub mod event_hubs;
 pub mod key_vault;
 pub mod log_analytics;
 pub mod openai;

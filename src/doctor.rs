@@ -16,11 +16,12 @@ use tokio::sync::mpsc::UnboundedSender;
 use url::Url;
 
 use crate::config::settings::Settings;
-use crate::ports::Secrets;
+use crate::ports::{Secrets, Undelivered};
 
 mod backend;
 mod callers;
 mod configuration;
+mod event_hub;
 mod finding;
 mod identity;
 mod surroundings;
@@ -46,6 +47,8 @@ pub struct Doctor<'a> {
     pub signing_keys: Arc<dyn SigningKeys>,
     /// `None`: no vault is set.
     pub vault: Option<Vault>,
+    /// `None`: usage is published to none.
+    pub event_hub: Option<Hub>,
     /// What backends are asked with.
     pub api_version: String,
 }
@@ -58,6 +61,27 @@ pub struct Vault {
     pub secrets: Arc<dyn Secrets>,
     /// The private DNS zone of vaults in this cloud.
     pub zone: &'static str,
+}
+
+/// The event hub that the settings name.
+pub struct Hub {
+    pub endpoint: Url,
+    pub name: String,
+    pub asked: Arc<dyn EventHub>,
+    /// What names of namespaces end in in this cloud.
+    pub suffix: &'static str,
+    /// Their private DNS zone.
+    pub zone: &'static str,
+}
+
+/// An event hub, as the gateway publishes to it.
+#[async_trait]
+pub trait EventHub: Send + Sync {
+    /// Whether it would take events, without sending any.
+    ///
+    /// # Errors
+    /// What stands in the way.
+    async fn look(&self) -> Result<(), Undelivered>;
 }
 
 /// Names to addresses.
@@ -154,6 +178,7 @@ impl Doctor<'_> {
     pub async fn examine(&self, findings: UnboundedSender<Finding>) {
         let report = Report { subject: Subject { kind: "settings", name: None }, findings };
         surroundings::examine(self, &report).await;
+        event_hub::examine(self, &report).await;
         let Some(configured) = configuration::examine(self, &report).await else {
             return;
         };

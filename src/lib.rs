@@ -9,6 +9,7 @@
 //! | [`ledger`] | the life of a usage batch; reports | `ports` and below |
 //! | [`issuing`] | subscriptions and their keys | `ports` and below |
 //! | [`renewal`] | the life of the configuration: looked at again, taken up whole | `ports` and below |
+//! | [`publisher`] | the life of a usage event until it counts | `spool`, `ports` and below |
 //! | [`app`] | what the routes can reach | the journeys (the four above) and below |
 //! | [`routes`] | every route; the only HTTP of the gateway's own | `app` and below |
 //! | [`azure`] | the backends, Entra, Key Vault, Log Analytics | `ports` and below, as every adapter |
@@ -34,6 +35,7 @@ pub mod ledger;
 pub mod memory;
 pub mod ports;
 pub mod proxy;
+pub mod publisher;
 pub mod renewal;
 pub mod routes;
 pub mod server;

@@ -23,11 +23,13 @@ use crate::domain::token::Distrust;
 use crate::domain::units::UnixMillis;
 
 mod accounting;
+mod usage;
 
 pub use accounting::{
     DeadLetter, DeadLetterId, DeadLetters, Entry, Group, LedgerStore, Outbox, Postings, Rated, Ratings,
-    Receipt, Rerating, SumQuery, Sums, UsageSink,
+    Rerating, SumQuery, Sums,
 };
+pub use usage::{Receipt, Undelivered, UsageDestination, UsageSink};
 
 mod logs;
 

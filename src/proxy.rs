@@ -102,7 +102,7 @@ impl Proxy {
         incoming: Incoming,
     ) -> Result<Answer, Refusal> {
         let ask = self.kept.recognised(&caller, read::ask(&incoming)?)?;
-        let permit = admit::admit(&catalog, caller, &ask)?;
+        let permit = admit::admit(&catalog, self.usage.standing(), caller, &ask)?;
         let targets = choose::in_order(&self.pool, &catalog, &ask)?;
         let open = publish::Open::new(self, &incoming, &ask, permit);
         let (id, is_stream, timeouts) = (incoming.id, ask.stream, catalog.timeouts);

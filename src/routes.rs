@@ -13,6 +13,7 @@ use crate::app::App;
 mod address;
 mod audit;
 mod backends;
+mod dead_letters;
 mod extract;
 mod functions;
 mod health;
@@ -62,6 +63,8 @@ pub fn router(app: App) -> Router {
         .route("/reports/usage", get(reports::usage))
         .route("/reports/backends", get(backends::report))
         .route("/reports/audit", get(audit::report))
+        .route("/reports/dead-letters", get(dead_letters::list))
+        .route("/reports/dead-letters/replay", post(dead_letters::replay))
         .route("/openapi.json", get(openapi::show))
         .route("/token-accounting", post(functions::token_accounting))
         .route("/upkeep", post(functions::upkeep))

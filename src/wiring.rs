@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 use crate::app::App;
 use crate::azure::caller_tokens::{EntraTokens, Place as EntraPlace};
 use crate::azure::entra::{self, Tokens};
+use crate::azure::event_hubs::{self, EventHub};
 use crate::azure::key_vault::{KeyVault, NoVault};
 use crate::azure::log_analytics::LogAnalytics;
 use crate::azure::openai::{Resources, SignIn};
@@ -26,6 +27,7 @@ use crate::ports::{
     Subscriptions, Unavailable, UsageSink,
 };
 use crate::proxy::{Kept, Keys, Pool, Proxy, Room, SignedIn, Unasked, Uses};
+use crate::publisher::Publisher;
 use crate::renewal::{Place, Renewal};
 use crate::spool::Spool;
 use crate::sql::OpenError;
@@ -79,7 +81,7 @@ pub async fn wire(
     let background = Background { clock: clock.clone(), tasks: tasks.clone(), stop: stop.clone() };
     let shipping = shipping(settings, database.clone(), &background, (&tokens, &client));
     let ledger = ledger(database, config.clone(), clock.clone(), shipping);
-    let usage = usage_in_process(ledger.clone(), &settings.data_dir, &tasks);
+    let usage = usage(settings, &tokens, &ledger, &tasks)?;
     let sign_in = SignIn { tokens: tokens.clone(), cloud: settings.cloud, config: config.clone() };
     let backends: Arc<dyn Backends> = Arc::new(Resources::new(sign_in)?);
     let callers = caller_tokens(settings, client.clone(), &clock, &tasks, &stop);
@@ -190,7 +192,25 @@ fn place(settings: &Settings, config: &Live) -> Option<Place> {
     Some(Place { shown: format!("the secret `{secret}` of {vault}"), secret })
 }
 
+/// Usage goes to the event hub that the settings name, or to the ledger; what that does not take waits on
+/// this machine.
+fn usage(
+    settings: &Settings,
+    tokens: &Tokens,
+    ledger: &Arc<Ledger>,
+    tasks: &TaskTracker,
+) -> Result<Arc<dyn UsageSink>, reqwest::Error> {
+    let data_dir = &settings.data_dir;
+    let Some(hub) = &settings.event_hub else {
+        return Ok(usage_in_process(ledger.clone(), data_dir, tasks));
+    };
+    let hub = EventHub::new(hub, tokens.clone())?;
+    tasks.spawn(hub.clone().prepare());
+    Ok(Arc::new(Publisher::start(Arc::new(hub), event_hubs::AT_ONCE, Spool::new(data_dir), tasks)))
+}
+
 /// The event hub inside this process; what the ledger does not take waits under `data_dir`.
 pub fn usage_in_process(ledger: Arc<Ledger>, data_dir: &Path, tasks: &TaskTracker) -> Arc<dyn UsageSink> {
-    Arc::new(in_process::sink(ledger, Spool::new(data_dir), tasks))
+    let destination = Arc::new(in_process::InProcess(ledger));
+    Arc::new(Publisher::start(destination, in_process::AT_ONCE, Spool::new(data_dir), tasks))
 }

@@ -31,6 +31,9 @@ pub struct Facts {
     pub logs_scope: &'static str,
     /// What names of Azure OpenAI resources end in, the most usual first; each begins with a dot.
     pub openai_suffixes: &'static [&'static str],
+    /// What names of Event Hubs namespaces end in.
+    pub event_hubs_suffix: &'static str,
+    pub event_hubs_zone: &'static str,
     /// What names of vaults end in.
     pub key_vault_suffix: &'static str,
     /// The private DNS zone of each of `openai_suffixes`, in their order.
@@ -49,6 +52,8 @@ const COMMERCIAL: Facts = Facts {
     key_vault_scope: "https://vault.azure.net/.default",
     logs_scope: "https://monitor.azure.com/.default",
     openai_suffixes: &[".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com"],
+    event_hubs_suffix: ".servicebus.windows.net",
+    event_hubs_zone: "privatelink.servicebus.windows.net",
     key_vault_suffix: ".vault.azure.net",
     openai_zones: &[
         "privatelink.openai.azure.com",
@@ -69,6 +74,8 @@ const US_GOV: Facts = Facts {
     key_vault_scope: "https://vault.usgovcloudapi.net/.default",
     logs_scope: "https://monitor.azure.us/.default",
     openai_suffixes: &[".openai.azure.us", ".cognitiveservices.azure.us"],
+    event_hubs_suffix: ".servicebus.usgovcloudapi.net",
+    event_hubs_zone: "privatelink.servicebus.usgovcloudapi.net",
     key_vault_suffix: ".vault.usgovcloudapi.net",
     openai_zones: &["privatelink.openai.azure.us", "privatelink.cognitiveservices.azure.us"],
     key_vault_zone: "privatelink.vaultcore.usgovcloudapi.net",
@@ -84,11 +91,17 @@ const CHINA: Facts = Facts {
     key_vault_scope: "https://vault.azure.cn/.default",
     logs_scope: "https://monitor.azure.cn/.default",
     openai_suffixes: &[".openai.azure.cn", ".cognitiveservices.azure.cn"],
+    event_hubs_suffix: ".servicebus.chinacloudapi.cn",
+    event_hubs_zone: "privatelink.servicebus.chinacloudapi.cn",
     key_vault_suffix: ".vault.azure.cn",
     openai_zones: &["privatelink.openai.azure.cn", "privatelink.cognitiveservices.azure.cn"],
     key_vault_zone: "privatelink.vaultcore.azure.cn",
     portal: "https://portal.azure.cn",
 };
+
+/// The scope of a token for Event Hubs: one audience for all clouds, as in Microsoft's own libraries, which
+/// know no other.
+pub const EVENT_HUBS_SCOPE: &str = "https://eventhubs.azure.net/.default";
 
 /// The facts of a cloud.
 pub fn facts(cloud: Cloud) -> &'static Facts {

@@ -15,6 +15,7 @@ use super::{Fault, Faults};
 use crate::domain::ids::{DeploymentName, Name};
 use crate::domain::limit::Limits;
 use crate::domain::price::{Price, PriceBook, Priced, Rate};
+use crate::domain::usage::OnUnsafe;
 
 mod callers;
 mod sign_in;
@@ -31,6 +32,7 @@ pub struct Catalog {
     /// Of every price: ISO 4217, `USD` unless said otherwise.
     pub currency: String,
     pub timeouts: Timeouts,
+    pub on_usage_unsafe: OnUnsafe,
     /// Who may call, and manage, with an Entra token; `None`: nobody.
     pub callers: Option<EntraCallers>,
 }
@@ -128,7 +130,8 @@ impl Catalog {
         }
         let callers = callers::check(file.callers, faults);
         let timeouts = Timeouts::check(&file.timeouts, faults);
-        Self { backends, products, prices, currency, timeouts, callers }
+        let on_usage_unsafe = file.on_usage_unsafe;
+        Self { backends, products, prices, currency, timeouts, on_usage_unsafe, callers }
     }
 
     /// Whether a backend is paid for by the hour. One that is not configured any more is not.

@@ -17,6 +17,7 @@ use super::Fault;
 use crate::domain::ids::Name;
 use crate::domain::limit::Limits;
 use crate::domain::price::Terms;
+use crate::domain::usage::OnUnsafe;
 
 /// More faults than anyone will mend in one go; also the bound of the loop.
 const MAX_FAULTS: usize = 100;
@@ -43,6 +44,9 @@ pub(super) struct File {
     pub(super) callers: Option<Callers>,
     /// How long backends and callers wait.
     pub(super) timeouts: Timeouts,
+    /// What becomes of new requests while usage cannot be made safe in the event hub; `spool` unless said
+    /// otherwise.
+    pub(super) on_usage_unsafe: OnUnsafe,
 }
 
 impl File {

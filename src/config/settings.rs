@@ -10,7 +10,7 @@ use super::{Fault, Faults};
 
 mod azure;
 
-pub use azure::{Cloud, Identity, Logs};
+pub use azure::{Cloud, EventHub, Identity, Logs};
 
 /// Where a setting's value is looked up.
 pub trait Source {
@@ -69,6 +69,8 @@ pub struct Settings {
     pub entra_authority: Option<Url>,
     /// Who the gateway is when it signs in.
     pub identity: Identity,
+    /// Where usage is published; `None`: it is posted to the ledger in this process.
+    pub event_hub: Option<EventHub>,
     /// Where the ledger's rows are sent to as well; `None`: nowhere.
     pub logs: Option<Logs>,
     /// Where the Functions host expects the handler, on 127.0.0.1.
@@ -84,15 +86,9 @@ pub struct Settings {
 const MARKS_OF_AZURE: [&str; 2] = ["WEBSITE_INSTANCE_ID", "WEBSITE_SITE_NAME"];
 
 /// Accepted so that an app's settings can be complete today; `serve` says that they do nothing yet.
-const INACTIVE: [&str; 5] = [
-    "TOLLGATE_REDIS_URL",
-    "UsageEventHub__fullyQualifiedNamespace",
-    "USAGE_EVENTHUB_NAME",
-    "TOLLGATE_EVENT_HUB_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_ENDPOINT",
-];
+const INACTIVE: [&str; 2] = ["TOLLGATE_REDIS_URL", "OTEL_EXPORTER_OTLP_ENDPOINT"];
 
-const ACTIVE: [&str; 17] = [
+const ACTIVE: [&str; 20] = [
     "TOLLGATE_CONFIG",
     "TOLLGATE_KEY_VAULT_URL",
     "TOLLGATE_CONFIG_SECRET",
@@ -110,6 +106,9 @@ const ACTIVE: [&str; 17] = [
     "TOLLGATE_ADMIN_KEY",
     "TOLLGATE_KEY_PEPPER",
     "TOLLGATE_DATA_DIR",
+    "UsageEventHub__fullyQualifiedNamespace",
+    "USAGE_EVENTHUB_NAME",
+    "TOLLGATE_EVENT_HUB_ENDPOINT",
 ];
 
 /// Read by others than this file, and no better when they are not what they should be.
@@ -145,6 +144,7 @@ impl Settings {
         let cloud = azure::cloud(source, &mut faults);
         let entra_authority = azure::service_url(source, "TOLLGATE_ENTRA_AUTHORITY", &mut faults);
         let identity = azure::identity(source, &mut faults);
+        let event_hub = azure::event_hub(source, &mut faults);
         let logs = azure::logs(source, &mut faults);
         if !faults.is_empty() {
             return Err(Faults { source_name: "settings".to_owned(), faults });
@@ -160,6 +160,7 @@ impl Settings {
             cloud,
             entra_authority,
             identity,
+            event_hub,
             logs,
             handler_port,
             is_on_azure: MARKS_OF_AZURE.iter().all(|name| source.get(name).is_some()),
@@ -240,6 +241,8 @@ mod tests {
             ("TOLLGATE_CONFIG_SECRET", "../hush"),
             ("IDENTITY_ENDPOINT", "hush"),
             ("IDENTITY_HEADER", "hush"),
+            ("UsageEventHub__fullyQualifiedNamespace", "Endpoint=sb://hush"),
+            ("TOLLGATE_EVENT_HUB_ENDPOINT", "http://hush.servicebus.windows.net"),
             ("APPLICATIONINSIGHTS_CONNECTION_STRING", "@Microsoft.KeyVault(hush)"),
         ])
         .unwrap_err();
@@ -254,11 +257,46 @@ mod tests {
             "TOLLGATE_ENTRA_AUTHORITY: not a URL",
             "TOLLGATE_CONFIG_SECRET",
             "IDENTITY_ENDPOINT",
+            "UsageEventHub__fullyQualifiedNamespace: must be the namespace's host name",
+            "USAGE_EVENTHUB_NAME: is missing",
+            "TOLLGATE_EVENT_HUB_ENDPOINT: must begin with https://",
             "APPLICATIONINSIGHTS_CONNECTION_STRING: is an unresolved",
         ] {
             assert!(told.contains(name), "{told}");
         }
         assert!(!told.contains("hush"), "{told}");
+    }
+
+    #[test]
+    fn an_event_hub_is_a_namespace_and_a_name() {
+        let (namespace, name, endpoint) =
+            ("UsageEventHub__fullyQualifiedNamespace", "USAGE_EVENTHUB_NAME", "TOLLGATE_EVENT_HUB_ENDPOINT");
+        let hub = |values: &[(&'static str, &str)]| {
+            let hub = read(values).map(|settings| settings.event_hub);
+            hub.map(|hub| hub.map(|hub| format!("{}{}", hub.endpoint, hub.name)))
+        };
+        let contoso = (namespace, "contoso.servicebus.windows.net");
+        assert_eq!(hub(&[]).unwrap(), None);
+        assert_eq!(
+            hub(&[(name, "usage")]).unwrap(),
+            None,
+            "the trigger reads it with a connection string too"
+        );
+        let whole = "https://contoso.servicebus.windows.net/usage";
+        assert_eq!(hub(&[contoso, (name, "usage")]).unwrap().as_deref(), Some(whole));
+        let local = (endpoint, "http://127.0.0.1:9");
+        assert_eq!(
+            hub(&[contoso, (name, "usage"), local]).unwrap().as_deref(),
+            Some("http://127.0.0.1:9/usage")
+        );
+        for values in [
+            &[contoso][..],
+            &[local],
+            &[contoso, (name, "../usage")],
+            &[(namespace, "https://contoso.servicebus.windows.net"), (name, "usage")],
+        ] {
+            assert_eq!(hub(values).unwrap_err().faults.len(), 1, "{values:?}");
+        }
     }
 
     #[test]

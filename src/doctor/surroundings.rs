@@ -81,11 +81,6 @@ fn on_azure(report: &Report) {
         "keep the app at one instance and expect to lose keys and ledger with it, until a version with \
          PostgreSQL (`postgres://…` in TOLLGATE_DATABASE_URL) is there",
     );
-    report.about("event hub", None).fault(
-        "no_event_hub",
-        "this version publishes to none: usage is posted by the instance that had it, and to itself",
-        "keep the app at one instance, until a version that publishes to an event hub is there",
-    );
 }
 
 /// Makes the folder as a start would, and a file that is gone again.

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{DeploymentName, Name, RequestId, SubscriptionId};
@@ -143,6 +144,43 @@ impl Usage {
             && self.audio_output_tokens <= self.output_tokens
             && self.cache_write_tokens <= self.input_tokens
             && self.images <= MAX_TOKENS
+    }
+}
+
+/// What becomes of new requests while usage cannot be made safe in the event hub.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnUnsafe {
+    /// They are served, and their usage waits on this instance's disk.
+    #[default]
+    Spool,
+    /// They are refused before a backend is asked.
+    Refuse,
+}
+
+/// How it stands with usage events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// They arrive where they belong.
+    #[default]
+    Flowing,
+    /// They do, and some still wait on the disk.
+    Waiting,
+    /// They do not: they go to the disk.
+    Spooling,
+    /// They do not, and the disk takes no more either.
+    Full,
+}
+
+impl Standing {
+    /// Whether a request may be begun whose usage must be made safe when it ends.
+    pub fn allows(self, on_unsafe: OnUnsafe) -> bool {
+        match self {
+            Self::Flowing | Self::Waiting => true,
+            Self::Spooling => on_unsafe == OnUnsafe::Spool,
+            // Tokens that nobody would ever pay for are worse than a refusal.
+            Self::Full => false,
+        }
     }
 }
 

@@ -1,7 +1,5 @@
-//! Where usage goes, and what is kept of it.
+//! What is kept of usage.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -12,16 +10,6 @@ use crate::domain::ids::RequestId;
 use crate::domain::price::{Counts, Rate};
 use crate::domain::units::UnixMillis;
 use crate::domain::usage::UsageEvent;
-
-/// Resolves once an event is safe.
-pub type Receipt = Pin<Box<dyn Future<Output = Result<(), Unavailable>> + Send>>;
-
-/// Where usage goes: the event hub, or the ledger in this process.
-pub trait UsageSink: Send + Sync {
-    /// Takes the event at once: dropping the receipt, as a caller that hangs up does, does not take
-    /// it back. Many events travel together, so the wait is one round trip, not one an event.
-    fn record(&self, event: UsageEvent) -> Receipt;
-}
 
 /// The ledger's rows.
 #[async_trait]

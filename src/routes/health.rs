@@ -5,6 +5,7 @@ use axum::extract::State;
 use serde_json::{Value, json};
 
 use crate::app::App;
+use crate::domain::usage::Standing;
 
 /// The Functions host asks this every 25 ms until something answers.
 pub(super) async fn root() -> Json<Value> {
@@ -16,13 +17,14 @@ pub(super) fn starting() -> Json<Value> {
 }
 
 /// `starting` while there never was a good configuration, `degraded` while a newer one is faulty or cannot
-/// be looked at, or a key that it names is missing.
+/// be looked at, a key that it names is missing, or usage waits on this instance's disk.
 pub(super) async fn healthz(State(app): State<App>) -> Json<Value> {
     let config = &app.proxy.config;
     let status = match (config.catalog(), config.standing().trouble) {
         (Err(_), _) => "starting",
         (Ok(_), Some(_)) => "degraded",
         (Ok(_), None) if !config.has_its_secrets() => "degraded",
+        (Ok(_), None) if app.proxy.usage.standing() != Standing::Flowing => "degraded",
         (Ok(_), None) => "ready",
     };
     Json(json!({"status": status}))

@@ -11,11 +11,11 @@ use tokio_util::task::TaskTracker;
 use super::WiringError;
 use crate::azure::caller_tokens::{Endpoint, Place};
 use crate::azure::entra::{self, Tokens};
-use crate::azure::{cloud, transport};
+use crate::azure::{cloud, event_hubs, transport};
 use crate::config::settings::{self, Settings};
-use crate::doctor::{Database, Doctor, Identity, SigningKeys, SystemResolver, Vault};
+use crate::doctor::{Database, Doctor, EventHub, Hub, Identity, SigningKeys, SystemResolver, Vault};
 use crate::memory::SystemClock;
-use crate::ports::with_causes;
+use crate::ports::{Undelivered, with_causes};
 use crate::sql::sqlite;
 
 /// What is renewed behind it ends with `stop`.
@@ -39,25 +39,46 @@ pub fn doctor(
         }),
         None => None,
     };
+    let event_hub = match &settings.event_hub {
+        Some(hub) => Some(Hub {
+            endpoint: hub.endpoint.clone(),
+            name: hub.name.clone(),
+            asked: Arc::new(Published(event_hubs::EventHub::new(hub, tokens.clone())?)),
+            suffix: cloud::facts(settings.cloud).event_hubs_suffix,
+            zone: cloud::facts(settings.cloud).event_hubs_zone,
+        }),
+        None => None,
+    };
     let (identity, cloud) = (settings.identity.clone(), settings.cloud);
     let place = Place::new(settings.cloud, settings.entra_authority.as_ref());
     Ok(Doctor {
         settings,
-        signing_keys: Arc::new(Published(place.endpoint(client.clone()))),
+        signing_keys: Arc::new(Keys(place.endpoint(client.clone()))),
         client,
         resolver: Arc::new(SystemResolver),
         database: Arc::new(File(settings.database_file.clone())),
         identity: Arc::new(App { identity, cloud, tokens }),
         vault,
+        event_hub,
         api_version,
     })
 }
 
-/// Entra's own list.
-struct Published(Endpoint);
+/// The event hub, as the gateway knows it.
+struct Published(event_hubs::EventHub);
 
 #[async_trait]
-impl SigningKeys for Published {
+impl EventHub for Published {
+    async fn look(&self) -> Result<(), Undelivered> {
+        self.0.look().await
+    }
+}
+
+/// Entra's own list.
+struct Keys(Endpoint);
+
+#[async_trait]
+impl SigningKeys for Keys {
     async fn count(&self, tenant: &str) -> Result<usize, String> {
         self.0.count(tenant).await
     }

@@ -1,6 +1,7 @@
 //! Azure's services as fakes on this machine: as strict as the real ones, and able to fail as they do.
 
 pub(crate) mod entra;
+pub(crate) mod event_hub;
 pub(crate) mod identity_endpoint;
 pub(crate) mod issuer;
 pub(crate) mod log_ingestion;

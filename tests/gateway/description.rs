@@ -87,6 +87,8 @@ async fn answers_and_refusals_are_as_described() {
         ("get", "/reports/audit", "/reports/audit", None),
         ("get", "/reports/usage?group_by=subscription,day", "/reports/usage", None),
         ("get", "/reports/backends", "/reports/backends", None),
+        ("get", "/reports/dead-letters", "/reports/dead-letters", None),
+        ("post", "/reports/dead-letters/replay", "/reports/dead-letters/replay", None),
         ("get", "/healthz", "/healthz", None),
         ("get", "/", "/", None),
     ] {

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use tollgate::domain::units::UnixMillis;
+use tollgate::ports::{DeadLetter, Postings};
 
 use crate::support::{Answer, TestGateway};
 
@@ -245,4 +246,68 @@ async fn dead_letters_that_can_be_read_now_are_posted_once_and_the_rest_stay() {
         left.iter().map(|letter| letter.message.as_str()).collect::<Vec<_>>(),
         [r#"{"not":"an event"}"#]
     );
+}
+
+/// A dead letter, as an earlier version would have left it.
+fn letter(number: u8, message: &str) -> DeadLetter {
+    DeadLetter {
+        id: [number; 32],
+        received_at: UnixMillis(1_800_000_000_000 + i64::from(number)),
+        reason: "not a usage event: of another version".to_owned(),
+        message: message.to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn dead_letters_are_listed_in_pages_and_replayed_once_they_can_be_read() {
+    let gateway = TestGateway::start().await;
+    let long = "x".repeat(10_000);
+    let messages =
+        [event(1, &json!({})).to_string(), long, event(2, &json!({})).to_string(), "{}".to_owned()];
+    let letters = (1..).zip(&messages).map(|(number, message)| letter(number, message)).collect();
+    let postings = Postings { dead_letters: letters, ..Postings::default() };
+    gateway.app.ledger.store.post(&postings).await.unwrap();
+    let replay = async |body: Option<Value>| {
+        let answer = gateway.manage("POST", "/reports/dead-letters/replay", body.as_ref()).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer.json()
+    };
+
+    let mut ids = Vec::new();
+    let mut page = "/reports/dead-letters?limit=3".to_owned();
+    loop {
+        let list = gateway.manage("GET", &page, None).await.json();
+        for item in list["items"].as_array().unwrap() {
+            assert!(item["message"].as_str().unwrap().len() <= 2_048);
+            assert!(item["received_at"].as_str().unwrap().starts_with("2027-01-15T"), "{item}");
+            ids.push(item["id"].as_str().unwrap().to_owned());
+        }
+        let Some(next) = list["next"].as_str() else { break };
+        page = format!("/reports/dead-letters?limit=3&cursor={next}");
+    }
+    assert_eq!(ids, ["01", "02", "03", "04"].map(|byte| byte.repeat(32)));
+
+    let one = replay(Some(json!({"ids": [ids[2], "f".repeat(64)]}))).await;
+    assert_eq!(one, json!({"replayed": 1, "posted": 1, "still_unreadable": 0}));
+    // One of them came once more meanwhile.
+    deliver(&gateway, &[event(1, &json!({}))]).await;
+    assert_eq!(replay(None).await, json!({"replayed": 1, "posted": 0, "still_unreadable": 2}));
+    assert_eq!(replay(Some(json!({"ids": []}))).await["still_unreadable"], 0);
+    let left = gateway.manage("GET", "/reports/dead-letters", None).await.json();
+    assert_eq!(left["items"].as_array().unwrap().len(), 2);
+    assert_eq!(gateway.usage("from=2026-03-01").await["total"]["requests"], 2);
+
+    for body in [json!({"ids": ["0"]}), json!({"all": true})] {
+        let answer = gateway.manage("POST", "/reports/dead-letters/replay", Some(&body)).await;
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (400, "invalid_request_error"),
+            "{}",
+            answer.body
+        );
+    }
+    for cursor in ["1", "1-ff", "x"] {
+        let answer = gateway.manage("GET", &format!("/reports/dead-letters?cursor={cursor}"), None).await;
+        assert_eq!(answer.status, 400, "{}", answer.body);
+    }
 }

@@ -22,6 +22,7 @@ mod log_analytics;
 mod management;
 mod metering;
 mod moving;
+mod publishing;
 mod responses;
 mod simulator;
 mod start;

@@ -52,6 +52,15 @@ pub enum Identity {
     Developer,
 }
 
+/// The event hub that usage is published to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventHub {
+    /// Scheme and host: the namespace's, or what stands in for it on this machine.
+    pub endpoint: Url,
+    /// The hub's own name in its namespace.
+    pub name: String,
+}
+
 /// A stream of Log Analytics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Logs {
@@ -89,6 +98,41 @@ pub(super) fn service_url(source: &dyn Source, name: &'static str, faults: &mut 
         faults.push(Fault::new(name, "must not carry a user or a password"));
     }
     Some(url)
+}
+
+/// The hub's name alone is no fault: the trigger takes its namespace from a connection string as well,
+/// as under `func start`, and then nothing is published.
+pub(super) fn event_hub(source: &dyn Source, faults: &mut Vec<Fault>) -> Option<EventHub> {
+    const NAMESPACE: &str = "UsageEventHub__fullyQualifiedNamespace";
+    const NAME: &str = "USAGE_EVENTHUB_NAME";
+    let namespace = source.get(NAMESPACE);
+    let endpoint = service_url(source, "TOLLGATE_EVENT_HUB_ENDPOINT", faults);
+    let is_host = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'));
+    let url = match &namespace {
+        None => endpoint,
+        Some(host) if is_host(host) => {
+            endpoint.or_else(|| Url::parse(&format!("https://{host}")).ok().filter(Url::has_host))
+        }
+        Some(_) => None,
+    };
+    if namespace.is_some() && url.is_none() {
+        let message = "must be the namespace's host name alone, such as contoso.servicebus.windows.net";
+        faults.push(Fault::new(NAMESPACE, message));
+    }
+    let name = source.get(NAME);
+    if name.is_none() && (namespace.is_some() || url.is_some()) {
+        faults.push(Fault::new(NAME, "is missing: the event hub's name, which goes with its namespace"));
+    }
+    let name = name?;
+    // It becomes part of an address. Azure allows these: 1 to 256 of them, beginning with a letter or digit.
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    if name.len() > 256 || name.starts_with('.') || !name.bytes().all(is_plain) {
+        faults.push(Fault::new(
+            NAME,
+            "must be an event hub's name: up to 256 letters, digits, `-`, `_` and `.`",
+        ));
+    }
+    Some(EventHub { endpoint: url?, name })
 }
 
 pub(super) fn config_secret(source: &dyn Source, faults: &mut Vec<Fault>) -> String {

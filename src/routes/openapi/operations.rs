@@ -8,7 +8,7 @@ use crate::domain::subscription::Subscription;
 use crate::ledger::report::Totals;
 use crate::ports::Group;
 use crate::routes::subscriptions::form::{NewForm, Page, PatchForm};
-use crate::routes::{audit, reports};
+use crate::routes::{audit, dead_letters, reports};
 
 pub(super) struct Operation {
     pub(super) id: &'static str,
@@ -135,6 +135,24 @@ pub(super) const OPERATIONS: &[Operation] = &[
         ..PLAIN
     },
     Operation {
+        id: "reportDeadLetters",
+        path: "/reports/dead-letters",
+        summary: "Messages that are no usage events, each with the reason, the oldest first; of a message the first 2 KiB.",
+        query: Some(members::<dead_letters::Page>),
+        answer: |_| ("200", Answer::Json(list_of(&dead_letter()))),
+        ..PLAIN
+    },
+    Operation {
+        id: "replayDeadLetters",
+        method: "post",
+        path: "/reports/dead-letters/replay",
+        summary: "Tries to post dead letters again: those that are named, all without a body. What was posted before \
+                  counts once.",
+        body: Some(schema::<dead_letters::Replay>),
+        answer: |_| ("200", Answer::Json(replayed())),
+        ..PLAIN
+    },
+    Operation {
         id: "describe",
         path: "/openapi.json",
         summary: "This description; a page for people, for `Accept: text/html`.",
@@ -198,6 +216,28 @@ fn issued(written: &mut SchemaGenerator) -> Value {
             "primary_key": {"type": "string"}, "secondary_key": {"type": "string"},
         }},
     ]})
+}
+
+fn dead_letter() -> Value {
+    let text = json!({"type": "string"});
+    json!({
+        "type": "object", "required": ["id", "received_at", "reason", "message"],
+        "properties": {
+            "id": text, "received_at": {"type": "string", "format": "date-time"}, "reason": text, "message": text,
+        },
+    })
+}
+
+fn replayed() -> Value {
+    let count = |text: &str| json!({"type": "integer", "description": text});
+    json!({
+        "type": "object", "required": ["replayed", "posted", "still_unreadable"],
+        "properties": {
+            "replayed": count("Letters that could be read now, and are none any more."),
+            "posted": count("Events that were not in the ledger before."),
+            "still_unreadable": count("Letters that stay."),
+        },
+    })
 }
 
 fn usage_query() -> Value {

@@ -125,7 +125,7 @@ impl From<PatchForm> for Patch {
 }
 
 /// Reads a body, and tells the field that is wrong.
-pub(super) fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Refused> {
+pub(in crate::routes) fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Refused> {
     // Serde would take a list as well, its items for the fields in their order.
     if body.trim_ascii_start().first().is_some_and(|first| *first == b'[') {
         return Err(Refused::invalid("not a JSON object", None));

@@ -22,6 +22,7 @@ const LAW: &[(&str, &[&str])] = &[
     ("ledger", JOURNEY),
     ("issuing", JOURNEY),
     ("renewal", JOURNEY),
+    ("publisher", &["spool", "ports", "config", "domain"]),
     ("app", &["proxy", "ledger", "issuing", "ports", "config", "domain"]),
     ("routes", &["app", "proxy", "ledger", "issuing", "ports", "config", "domain"]),
     ("azure", ADAPTER),

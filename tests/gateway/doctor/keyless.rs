@@ -6,10 +6,11 @@ use serde_json::{Value, json};
 use tollgate::simulator::Knobs;
 
 use super::process;
+use crate::azure::event_hub::EventHub;
 use crate::azure::identity_endpoint::{self, IdentityEndpoint};
 use crate::azure::issuer::{self, Issuer, TENANT};
 use crate::azure::vault::{self, Vault};
-use crate::support::resource;
+use crate::support::{configuration, resource};
 
 /// Runs the command with these settings; its exit code and the codes of what it found amiss.
 async fn ask(folder: &Path, settings: &[(&'static str, String)]) -> (Option<i32>, Vec<String>) {
@@ -63,4 +64,37 @@ async fn the_command_signs_in_and_reads_the_vault_as_the_gateway_does() {
         assert_eq!(ask(folder.path(), &settings).await, (Some(1), vec!["no_signing_keys".to_owned()]));
     }
     assert_eq!((endpoint.complaints(), vault.complaints()), (vec![], vec![]));
+}
+
+#[tokio::test]
+async fn the_event_hub_is_asked_as_the_gateway_does_and_gets_no_event() {
+    let (endpoint, hub) = (IdentityEndpoint::start(None).await, EventHub::start().await);
+    let (resource, _stop) = resource(Knobs::default()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("gateway.json");
+    std::fs::write(&file, configuration(resource).to_string()).unwrap();
+    let mut settings = [&endpoint.settings()[..], &hub.settings()].concat();
+    settings.push(("TOLLGATE_CONFIG", file.display().to_string()));
+    let amiss = async |settings: &[(&'static str, String)]| ask(folder.path(), settings).await.1;
+
+    let before = amiss(&settings).await;
+    assert!(before.iter().all(|code| !code.contains("event_hub")), "{before:?}");
+    // Nothing in it that could be taken: the fake refuses such a batch, as far as it comes.
+    hub.refuse_the_newest_token();
+    let after = amiss(&settings).await;
+    assert!(after.iter().all(|code| !code.contains("event_hub")), "the next token is another: {after:?}");
+    endpoint.always(Some(identity_endpoint::Says::Status(400)));
+    assert!(amiss(&settings).await.contains(&"event_hub_refuses".to_owned()));
+    endpoint.always(None);
+    let elsewhere = ("USAGE_EVENTHUB_NAME", "another".to_owned());
+    let wrong: Vec<_> = settings.iter().cloned().chain([elsewhere]).collect();
+    assert!(amiss(&wrong).await.contains(&"event_hub_refuses".to_owned()));
+    let nobody = ("TOLLGATE_EVENT_HUB_ENDPOINT", "http://127.0.0.1:1".to_owned());
+    let wrong: Vec<_> = settings.iter().cloned().chain([nobody]).collect();
+    assert!(amiss(&wrong).await.contains(&"event_hub_unreachable".to_owned()));
+    let foreign = ("UsageEventHub__fullyQualifiedNamespace", "contoso.example.com".to_owned());
+    let wrong = settings.iter().filter(|(name, _)| !name.contains("HUB_ENDPOINT")).cloned();
+    let wrong: Vec<_> = wrong.chain([foreign]).collect();
+    assert!(amiss(&wrong).await.contains(&"wrong_namespace".to_owned()));
+    assert_eq!(hub.events(), Vec::<String>::new());
 }

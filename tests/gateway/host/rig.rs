@@ -118,8 +118,8 @@ impl Rig {
         Self::with(backend, mode, &[]).await
     }
 
-    /// With more app settings.
-    pub(super) async fn with(backend: Backend, mode: Mode, settings: &[(&'static str, String)]) -> Self {
+    /// With more settings.
+    pub(super) async fn with(backend: Backend, mode: Mode, settings: &[(&str, String)]) -> Self {
         let mut stage = Stage::new(&format!("http://{}", backend.address), mode);
         stage.settings.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
         let host = Host::start(&stage.root(), &stage.settings).await;

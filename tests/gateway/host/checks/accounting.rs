@@ -6,10 +6,13 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::super::app::Mode;
+use super::super::backend::Backend;
 use super::super::function::Shape;
 use super::super::hub::{Failure, Hub};
-use super::super::rig::{Issued, Rig, Used};
+use super::super::rig::{Issued, Rig, Used, hello_streamed};
 use super::super::wire::{Attempts, Event, Extension};
+use crate::azure::event_hub::{EventHub, Says};
+use crate::azure::identity_endpoint::IdentityEndpoint;
 
 const OLD: Extension = Extension { is_recent: false, adds_unknown: false };
 const UNKNOWN: Extension = Extension { is_recent: true, adds_unknown: true };
@@ -166,4 +169,32 @@ async fn a_handler_that_is_gone_is_a_failure_that_the_host_repeats() {
     rig.host.handler().end().await;
     let failure = rig.listener().invoke(0, &events(&issued, 0..1), None).await.unwrap_err();
     assert!(matches!(failure, Failure::NoAnswer(_)), "{failure}");
+}
+
+#[tokio::test]
+async fn what_the_gateway_publishes_is_what_the_function_posts() {
+    let (events, identity) = (EventHub::start().await, IdentityEndpoint::start(None).await);
+    let settings = [&events.settings()[..], &identity.settings()].concat();
+    let mut rig = Rig::with(Backend::start().await, Mode::Proxying, &settings).await;
+    let issued = rig.issue().await;
+    // Acknowledged; unknown; and kept on the disk, until another instance sends it.
+    for says in [Says::Takes, Says::TakesAndCuts, Says::Status(403)] {
+        events.always(says);
+        for _ in 0..4 {
+            let response = rig.chat(&issued.key, &hello_streamed()).send().await.unwrap();
+            assert_eq!(response.status(), 200);
+            assert!(response.text().await.unwrap().contains("[DONE]"));
+        }
+    }
+    assert_eq!(rig.used(&issued).await, Used::default(), "nothing is posted but by the function");
+    events.always(Says::Takes);
+    rig.replace_instance().await;
+    events.until(12).await;
+    let hub = Hub::new(4);
+    for (number, event) in events.events().into_iter().enumerate() {
+        hub.publish(number % 4, event);
+    }
+    rig.listener().drain(&hub).await;
+    assert_eq!(rig.used(&issued).await.requests, 12);
+    assert_eq!((events.complaints(), identity.complaints()), (vec![], vec![]));
 }
