@@ -1,5 +1,7 @@
 //! Messages that are no usage events: looked at, and tried again once what was wrong is mended.
 
+use std::fmt::Write as _;
+
 use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
@@ -123,7 +125,11 @@ fn behind(cursor: &str) -> Result<(UnixMillis, DeadLetterId), Refused> {
 }
 
 fn hex(id: &DeadLetterId) -> String {
-    id.iter().map(|byte| format!("{byte:02x}")).collect()
+    id.iter().fold(String::with_capacity(2 * id.len()), |mut text, byte| {
+        // Writing into a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 fn unhex(text: &str) -> Option<DeadLetterId> {

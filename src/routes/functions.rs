@@ -16,7 +16,7 @@ use super::respond::{self, Refused};
 use crate::app::App;
 use crate::proxy::Refusal;
 
-/// A hundred events of at most a megabyte, escaped twice.
+/// A hundred events of at most a megabyte, escaped twice. They are read as they come.
 const MAX_BATCH_BYTES: usize = 512 * 1024 * 1024;
 
 /// Whether the host itself makes this call: it says so, and its proxy, which always leaves its marks,
@@ -37,8 +37,12 @@ pub(super) async fn token_accounting(State(app): State<App>, request: Request) -
     if !is_from_host(&parts.headers) {
         return Err(Refusal::NotFound.into());
     }
-    let body = extract::body(&parts.headers, body, MAX_BATCH_BYTES).await?;
-    let posted = app.ledger.post_delivered(&body).await?;
+    let mut delivery = app.ledger.delivery()?;
+    let mut arriving = extract::Arriving::new(&parts.headers, body, MAX_BATCH_BYTES)?;
+    while let Some(piece) = arriving.next().await? {
+        delivery.take_in(&piece).await?;
+    }
+    let posted = delivery.end().await?;
     Ok(respond::invocation(&format!(
         "{} events posted, {} of them new; {} messages could not be read",
         posted.events, posted.new, posted.dead_letters
