@@ -5,5 +5,6 @@ pub mod cloud;
 pub mod entra;
 pub mod event_hubs;
 pub mod key_vault;
+pub mod log_analytics;
 pub mod openai;
 pub mod transport;

@@ -1,6 +1,7 @@
 //! The life of a usage batch: delivered bytes → events → rows, once each.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::catalog::Catalog;
 use crate::config::live::Live;
@@ -12,6 +13,9 @@ pub mod decode;
 pub mod replay;
 pub mod report;
 pub mod rerate;
+pub mod ship;
+
+use ship::Shipping;
 
 /// Messages of a batch that are posted in one transaction: more than the host brings, unless it was told to
 /// bring more.
@@ -24,8 +28,8 @@ pub struct Ledger {
     pub store: Arc<dyn LedgerStore>,
     pub letters: Arc<dyn DeadLetters>,
     pub ratings: Arc<dyn Ratings>,
-    /// What is new goes to where logs are kept as well.
-    pub ships: bool,
+    /// Where what is new goes as well; `None`: nowhere.
+    pub shipping: Option<Arc<Shipping>>,
 }
 
 /// What became of a batch.
@@ -57,16 +61,31 @@ impl Ledger {
     pub async fn post_events(&self, events: Vec<UsageEvent>) -> Result<Posted, Unavailable> {
         let catalog = self.config.catalog()?;
         let entries = events.into_iter().map(|event| entry(&catalog, event)).collect();
-        self.post(Postings { entries, ship: self.ships, ..Postings::default() }).await
+        self.post(Postings { entries, ship: self.shipping.is_some(), ..Postings::default() }).await
     }
 
     async fn post(&self, postings: Postings) -> Result<Posted, Unavailable> {
         let (events, dead_letters) = (postings.entries.len(), postings.dead_letters.len());
         let new = self.store.post(&postings).await?;
+        self.ship_behind(new);
         if dead_letters > 0 {
             tracing::warn!(dead_letters, "{dead_letters} messages of a usage batch could not be read");
         }
         Ok(Posted { events, new, dead_letters })
+    }
+
+    /// Lets rows that are new be sent on, without waiting for it.
+    fn ship_behind(&self, new: u64) {
+        if let Some(shipping) = self.shipping.as_ref().filter(|_| new > 0) {
+            shipping.wake();
+        }
+    }
+
+    /// Waits until what was posted is sent on as well, or cannot be just now; at most `patience`.
+    pub async fn shipped(&self, patience: Duration) {
+        if let Some(shipping) = &self.shipping {
+            shipping.caught_up(patience).await;
+        }
     }
 }
 
@@ -105,7 +124,7 @@ impl Delivery<'_> {
 
     async fn post(&mut self, decoded: decode::Decoded) -> Result<(), Unavailable> {
         let entries = decoded.events.into_iter().map(|event| entry(&self.catalog, event)).collect();
-        let (dead_letters, ship) = (decoded.dead_letters, self.ledger.ships);
+        let (dead_letters, ship) = (decoded.dead_letters, self.ledger.shipping.is_some());
         let postings = Postings { entries, dead_letters, ship, ..Postings::default() };
         let posted = self.ledger.post(postings).await?;
         self.posted.events += posted.events;

@@ -12,7 +12,7 @@
 //! | [`publisher`] | the life of a usage event until it counts | `spool`, `ports` and below |
 //! | [`app`] | what the routes can reach | the journeys (the four above) and below |
 //! | [`routes`] | every route; the only HTTP of the gateway's own | `app` and below |
-//! | [`azure`] | the backends, Entra, Key Vault | `ports` and below, as every adapter |
+//! | [`azure`] | the backends, Entra, Key Vault, Log Analytics | `ports` and below, as every adapter |
 //! | [`sql`] | subscriptions and ledger in SQLite | as an adapter |
 //! | [`memory`] | ports inside this process | as an adapter |
 //! | [`spool`] | where usage waits on disk | as an adapter |

@@ -31,6 +31,10 @@ pub use accounting::{
 };
 pub use usage::{Receipt, Undelivered, UsageDestination, UsageSink};
 
+mod logs;
+
+pub use logs::{LogFailure, LogRow, LogSink};
+
 /// Something that we depend on could not be asked.
 #[derive(Debug, thiserror::Error)]
 #[error("{what} cannot be reached")]

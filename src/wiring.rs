@@ -12,6 +12,7 @@ use crate::azure::caller_tokens::{EntraTokens, Place as EntraPlace};
 use crate::azure::entra::{self, Tokens};
 use crate::azure::event_hubs::{self, EventHub};
 use crate::azure::key_vault::{KeyVault, NoVault};
+use crate::azure::log_analytics::LogAnalytics;
 use crate::azure::openai::{Resources, SignIn};
 use crate::azure::transport;
 use crate::config::live::Live;
@@ -19,10 +20,11 @@ use crate::config::settings::Settings;
 use crate::domain::key::Hasher;
 use crate::issuing::Issuing;
 use crate::ledger::Ledger;
+use crate::ledger::ship::Shipping;
 use crate::memory::SystemClock;
 use crate::ports::{
-    Backends, CallerTokens, Clock, DeadLetters, LedgerStore, Ratings, SecretFailure, Secrets, Subscriptions,
-    Unavailable, UsageSink,
+    Backends, CallerTokens, Clock, DeadLetters, LedgerStore, Outbox, Ratings, SecretFailure, Secrets,
+    Subscriptions, Unavailable, UsageSink,
 };
 use crate::proxy::{Kept, Keys, Pool, Proxy, Room, SignedIn, Unasked, Uses};
 use crate::publisher::Publisher;
@@ -71,17 +73,14 @@ pub async fn wire(
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let subscriptions: Arc<dyn Subscriptions> = database.clone();
-    let store: Arc<dyn LedgerStore> = database.clone();
-    let letters: Arc<dyn DeadLetters> = database.clone();
-    let ratings: Arc<dyn Ratings> = database;
-    let ledger =
-        Ledger { config: config.clone(), clock: clock.clone(), store, letters, ratings, ships: false };
-    let ledger = Arc::new(ledger);
     let tasks = TaskTracker::new();
     let stop = CancellationToken::new();
     let client = transport::client()?;
     let source = entra::source(settings, client.clone());
     let tokens = Tokens::new(source, clock.clone(), tasks.clone(), stop.clone());
+    let background = Background { clock: clock.clone(), tasks: tasks.clone(), stop: stop.clone() };
+    let shipping = shipping(settings, database.clone(), &background, (&tokens, &client));
+    let ledger = ledger(database, config.clone(), clock.clone(), shipping);
     let usage = usage(settings, &tokens, &ledger, &tasks)?;
     let sign_in = SignIn { tokens: tokens.clone(), cloud: settings.cloud, config: config.clone() };
     let backends: Arc<dyn Backends> = Arc::new(Resources::new(sign_in)?);
@@ -120,6 +119,41 @@ pub async fn wire(
         background: Arc::new(stop.drop_guard()),
     };
     Ok(Wired { app, tasks })
+}
+
+fn ledger(
+    database: Arc<Database>,
+    config: Arc<Live>,
+    clock: Arc<dyn Clock>,
+    shipping: Option<Arc<Shipping>>,
+) -> Arc<Ledger> {
+    let store: Arc<dyn LedgerStore> = database.clone();
+    let letters: Arc<dyn DeadLetters> = database.clone();
+    let ratings: Arc<dyn Ratings> = database;
+    Arc::new(Ledger { config, clock, store, letters, ratings, shipping })
+}
+
+/// What work behind the requests needs.
+struct Background {
+    clock: Arc<dyn Clock>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// The way to Log Analytics, if the settings name one.
+fn shipping(
+    settings: &Settings,
+    outbox: Arc<dyn Outbox>,
+    background: &Background,
+    (tokens, client): (&Tokens, &reqwest::Client),
+) -> Option<Arc<Shipping>> {
+    let logs = settings.logs.as_ref()?;
+    let Background { clock, tasks, stop } = background;
+    let sink = LogAnalytics::new(logs, settings.cloud, tokens.clone(), client.clone());
+    let shipping = Shipping::new(outbox, Arc::new(sink), clock.clone(), stop.clone());
+    let shipping = Arc::new(shipping);
+    tasks.spawn(shipping.clone().keep_up());
+    Some(shipping)
 }
 
 fn caller_tokens(

@@ -26,6 +26,9 @@ pub struct Facts {
     pub foundry_scope: Option<&'static str>,
     /// The scope of a token for Key Vault: what its challenge names.
     pub key_vault_scope: &'static str,
+    /// The scope of a token for the Logs Ingestion API:
+    /// <https://learn.microsoft.com/azure/azure-monitor/logs/logs-ingestion-api-overview>.
+    pub logs_scope: &'static str,
     /// What names of Azure OpenAI resources end in, the most usual first; each begins with a dot.
     pub openai_suffixes: &'static [&'static str],
     /// What names of Event Hubs namespaces end in.
@@ -47,6 +50,7 @@ const COMMERCIAL: Facts = Facts {
     openai_scope: "https://cognitiveservices.azure.com/.default",
     foundry_scope: Some("https://ai.azure.com/.default"),
     key_vault_scope: "https://vault.azure.net/.default",
+    logs_scope: "https://monitor.azure.com/.default",
     openai_suffixes: &[".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com"],
     event_hubs_suffix: ".servicebus.windows.net",
     event_hubs_zone: "privatelink.servicebus.windows.net",
@@ -68,6 +72,7 @@ const US_GOV: Facts = Facts {
     openai_scope: "https://cognitiveservices.azure.us/.default",
     foundry_scope: Some("https://ai.azure.us/.default"),
     key_vault_scope: "https://vault.usgovcloudapi.net/.default",
+    logs_scope: "https://monitor.azure.us/.default",
     openai_suffixes: &[".openai.azure.us", ".cognitiveservices.azure.us"],
     event_hubs_suffix: ".servicebus.usgovcloudapi.net",
     event_hubs_zone: "privatelink.servicebus.usgovcloudapi.net",
@@ -84,6 +89,7 @@ const CHINA: Facts = Facts {
     openai_scope: "https://cognitiveservices.azure.cn/.default",
     foundry_scope: None,
     key_vault_scope: "https://vault.azure.cn/.default",
+    logs_scope: "https://monitor.azure.cn/.default",
     openai_suffixes: &[".openai.azure.cn", ".cognitiveservices.azure.cn"],
     event_hubs_suffix: ".servicebus.chinacloudapi.cn",
     event_hubs_zone: "privatelink.servicebus.chinacloudapi.cn",

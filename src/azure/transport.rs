@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use azure_core::http::{AsyncRawResponse, HttpClient, Request, Transport};
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use reqwest::redirect::Policy;
 use url::Url;
 
@@ -74,6 +74,14 @@ pub(super) async fn whole(
     request: reqwest::RequestBuilder,
     max_bytes: usize,
 ) -> Result<(StatusCode, Vec<u8>), String> {
+    answer(request, max_bytes).await.map(|(status, _, body)| (status, body))
+}
+
+/// The same, with the headers.
+pub(super) async fn answer(
+    request: reqwest::RequestBuilder,
+    max_bytes: usize,
+) -> Result<(StatusCode, HeaderMap, Vec<u8>), String> {
     let told = |error: reqwest::Error| with_causes(&error.without_url());
     let mut response = request.send().await.map_err(told)?;
     let mut body = Vec::new();
@@ -83,7 +91,7 @@ pub(super) async fn whole(
             return Err("the answer is too long".to_owned());
         }
     }
-    Ok((response.status(), body))
+    Ok((response.status(), std::mem::take(response.headers_mut()), body))
 }
 
 /// An error of Azure's libraries, with its causes, for the log.

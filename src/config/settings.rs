@@ -10,7 +10,7 @@ use super::{Fault, Faults};
 
 mod azure;
 
-pub use azure::{Cloud, EventHub, Identity};
+pub use azure::{Cloud, EventHub, Identity, Logs};
 
 /// Where a setting's value is looked up.
 pub trait Source {
@@ -71,6 +71,8 @@ pub struct Settings {
     pub identity: Identity,
     /// Where usage is published; `None`: it is posted to the ledger in this process.
     pub event_hub: Option<EventHub>,
+    /// Where the ledger's rows are sent to as well; `None`: nowhere.
+    pub logs: Option<Logs>,
     /// Where the Functions host expects the handler, on 127.0.0.1.
     pub handler_port: Option<u16>,
     /// Under App Service or Functions on Azure.
@@ -84,15 +86,9 @@ pub struct Settings {
 const MARKS_OF_AZURE: [&str; 2] = ["WEBSITE_INSTANCE_ID", "WEBSITE_SITE_NAME"];
 
 /// Accepted so that an app's settings can be complete today; `serve` says that they do nothing yet.
-const INACTIVE: [&str; 5] = [
-    "TOLLGATE_REDIS_URL",
-    "TOLLGATE_LOGS_ENDPOINT",
-    "TOLLGATE_LOGS_RULE_ID",
-    "TOLLGATE_LOGS_STREAM",
-    "OTEL_EXPORTER_OTLP_ENDPOINT",
-];
+const INACTIVE: [&str; 2] = ["TOLLGATE_REDIS_URL", "OTEL_EXPORTER_OTLP_ENDPOINT"];
 
-const ACTIVE: [&str; 17] = [
+const ACTIVE: [&str; 20] = [
     "TOLLGATE_CONFIG",
     "TOLLGATE_KEY_VAULT_URL",
     "TOLLGATE_CONFIG_SECRET",
@@ -103,6 +99,9 @@ const ACTIVE: [&str; 17] = [
     "AZURE_FEDERATED_TOKEN_FILE",
     "IDENTITY_ENDPOINT",
     "IDENTITY_HEADER",
+    "TOLLGATE_LOGS_ENDPOINT",
+    "TOLLGATE_LOGS_RULE_ID",
+    "TOLLGATE_LOGS_STREAM",
     "TOLLGATE_DATABASE_URL",
     "TOLLGATE_ADMIN_KEY",
     "TOLLGATE_KEY_PEPPER",
@@ -146,6 +145,7 @@ impl Settings {
         let entra_authority = azure::service_url(source, "TOLLGATE_ENTRA_AUTHORITY", &mut faults);
         let identity = azure::identity(source, &mut faults);
         let event_hub = azure::event_hub(source, &mut faults);
+        let logs = azure::logs(source, &mut faults);
         if !faults.is_empty() {
             return Err(Faults { source_name: "settings".to_owned(), faults });
         }
@@ -161,6 +161,7 @@ impl Settings {
             entra_authority,
             identity,
             event_hub,
+            logs,
             handler_port,
             is_on_azure: MARKS_OF_AZURE.iter().all(|name| source.get(name).is_some()),
             inactive: INACTIVE.into_iter().filter(|name| source.get(name).is_some()).collect(),

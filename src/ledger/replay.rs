@@ -44,7 +44,7 @@ impl Ledger {
             let letters = self.letters.dead_letters(after, BATCH).await?;
             let Some(last) = letters.last() else { return Ok(all) };
             after = Some((last.received_at, last.id));
-            let mut postings = Postings { ship: self.ships, ..Postings::default() };
+            let mut postings = Postings { ship: self.shipping.is_some(), ..Postings::default() };
             for letter in letters.iter().filter(|letter| only.is_none_or(|only| only.contains(&letter.id))) {
                 let decoded = decode::kept(&letter.message, self.clock.now());
                 if decoded.events.is_empty() || !decoded.dead_letters.is_empty() {
@@ -55,7 +55,9 @@ impl Ledger {
                 postings.replayed.push(letter.id);
             }
             if !postings.replayed.is_empty() {
-                all.new += self.store.post(&postings).await?;
+                let new = self.store.post(&postings).await?;
+                self.ship_behind(new);
+                all.new += new;
                 all.replayed += postings.replayed.len();
             }
         }

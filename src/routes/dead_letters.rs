@@ -1,7 +1,5 @@
 //! Messages that are no usage events: looked at, and tried again once what was wrong is mended.
 
-use std::fmt::Write as _;
-
 use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
@@ -125,8 +123,9 @@ fn behind(cursor: &str) -> Result<(UnixMillis, DeadLetterId), Refused> {
 }
 
 fn hex(id: &DeadLetterId) -> String {
-    id.iter().fold(String::with_capacity(2 * id.len()), |mut text, byte| {
-        // Writing into a string does not fail.
+    use std::fmt::Write as _;
+    id.iter().fold(String::new(), |mut text, byte| {
+        // Writing into a text does not fail.
         let _ = write!(text, "{byte:02x}");
         text
     })

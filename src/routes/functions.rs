@@ -3,6 +3,8 @@
 //! Every call to the process comes through one port, so a trigger's request is told from a caller's
 //! by the marks of the host's proxy, which a caller cannot take off.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -18,6 +20,10 @@ use crate::proxy::Refusal;
 
 /// A hundred events of at most a megabyte, escaped twice. They are read as they come.
 const MAX_BATCH_BYTES: usize = 512 * 1024 * 1024;
+
+/// A batch is answered by then: what Log Analytics has not taken waits in the ledger, and the next batch, or
+/// the upkeep, sends it.
+const SHIPPING: Duration = Duration::from_secs(5);
 
 /// Whether the host itself makes this call: it says so, and its proxy, which always leaves its marks,
 /// had no part in it.
@@ -43,6 +49,8 @@ pub(super) async fn token_accounting(State(app): State<App>, request: Request) -
         delivery.take_in(&piece).await?;
     }
     let posted = delivery.end().await?;
+    // The instance may sleep as soon as it has answered.
+    app.ledger.shipped(SHIPPING).await;
     Ok(respond::invocation(&format!(
         "{} events posted, {} of them new; {} messages could not be read",
         posted.events, posted.new, posted.dead_letters

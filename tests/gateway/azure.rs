@@ -4,6 +4,7 @@ pub(crate) mod entra;
 pub(crate) mod event_hub;
 pub(crate) mod identity_endpoint;
 pub(crate) mod issuer;
+pub(crate) mod log_ingestion;
 pub(crate) mod vault;
 
 use std::collections::BTreeMap;

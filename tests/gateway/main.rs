@@ -18,6 +18,7 @@ mod host;
 mod identity;
 mod key_vault;
 mod ledger;
+mod log_analytics;
 mod management;
 mod metering;
 mod moving;

@@ -183,7 +183,7 @@ impl TestGateway {
         let ledger = &self.app.ledger;
         let (config, clock) = (Arc::clone(&ledger.config), Arc::clone(&ledger.clock));
         let (letters, ratings) = (Arc::clone(&ledger.letters), Arc::clone(&ledger.ratings));
-        let ledger = Arc::new(Ledger { config, clock, store, letters, ratings, ships: false });
+        let ledger = Arc::new(Ledger { config, clock, store, letters, ratings, shipping: None });
         let usage = wiring::usage_in_process(Arc::clone(&ledger), self.folder(), &self.app.proxy.tasks);
         let proxy = Arc::new(self.proxy_with(usage));
         self.serve(App { proxy, ledger, ..self.app.clone() }).await

@@ -61,6 +61,16 @@ pub struct EventHub {
     pub name: String,
 }
 
+/// A stream of Log Analytics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Logs {
+    /// The rule's own endpoint, or a data collection endpoint's.
+    pub endpoint: Url,
+    /// The data collection rule's immutable id.
+    pub rule_id: String,
+    pub stream: String,
+}
+
 pub(super) fn cloud(source: &dyn Source, faults: &mut Vec<Fault>) -> Cloud {
     const NAME: &str = "TOLLGATE_CLOUD";
     let Some(word) = source.get(NAME) else { return Cloud::default() };
@@ -134,6 +144,35 @@ pub(super) fn config_secret(source: &dyn Source, faults: &mut Vec<Fault>) -> Str
     name
 }
 
+/// All three or none: one that was forgotten would be usage that nobody finds, without a word.
+pub(super) fn logs(source: &dyn Source, faults: &mut Vec<Fault>) -> Option<Logs> {
+    const NAMES: [&str; 3] = ["TOLLGATE_LOGS_ENDPOINT", "TOLLGATE_LOGS_RULE_ID", "TOLLGATE_LOGS_STREAM"];
+    let [endpoint, rule_id, stream] = NAMES;
+    let is_set = NAMES.map(|name| source.get(name).is_some());
+    if is_set == [false; 3] {
+        return None;
+    }
+    for (name, _) in NAMES.iter().zip(is_set).filter(|(_, is_set)| !is_set) {
+        faults.push(Fault::new(*name, "is missing: Log Analytics takes all three TOLLGATE_LOGS_ settings"));
+    }
+    let mut checked = |name: &'static str, prefix: &str, takes: fn(u8) -> bool, wanted: &str| {
+        let value = source.get(name)?;
+        let rest = value.strip_prefix(prefix).filter(|rest| (1..=128).contains(&rest.len()));
+        if rest.is_none_or(|rest| !rest.bytes().all(takes)) {
+            faults.push(Fault::new(name, wanted.to_owned()));
+        }
+        Some(value)
+    };
+    let is_hex = |letter: u8| letter.is_ascii_hexdigit();
+    let wanted = "must be the rule's immutable id: `dcr-` and hexadecimal digits";
+    let rule_id = checked(rule_id, "dcr-", is_hex, wanted);
+    let is_word = |letter: u8| letter.is_ascii_alphanumeric() || matches!(letter, b'_' | b'-');
+    let wanted = "must be the rule's stream: `Custom-` and a name, such as Custom-TollgateUsage";
+    let stream = checked(stream, "Custom-", is_word, wanted);
+    let endpoint = service_url(source, endpoint, faults);
+    Some(Logs { endpoint: endpoint?, rule_id: rule_id?, stream: stream? })
+}
+
 /// In the order in which Azure's own libraries look: what the platform gives goes before a laptop's.
 pub(super) fn identity(source: &dyn Source, faults: &mut Vec<Fault>) -> Identity {
     const ENDPOINT: &str = "IDENTITY_ENDPOINT";
@@ -191,6 +230,37 @@ mod tests {
         let faults = read(&[("AZURE_FEDERATED_TOKEN_FILE", "/var/run/token")]).unwrap_err().to_string();
         assert!(faults.contains("AZURE_TENANT_ID: is missing"), "{faults}");
         assert!(faults.contains("AZURE_CLIENT_ID: is missing"), "{faults}");
+    }
+
+    #[test]
+    fn log_analytics_takes_all_three_settings_or_none() {
+        assert!(read(&[]).unwrap().logs.is_none());
+        let good = [
+            ("TOLLGATE_LOGS_ENDPOINT", "https://usage-abcd.westeurope-1.ingest.monitor.azure.com"),
+            ("TOLLGATE_LOGS_RULE_ID", "dcr-000102030405060708090a0b0c0d0e0f"),
+            ("TOLLGATE_LOGS_STREAM", "Custom-TollgateUsage"),
+        ];
+        let logs = read(&good).unwrap().logs.unwrap();
+        assert_eq!(logs.rule_id, good[1].1);
+        for missing in 0..3 {
+            let mut two = good.to_vec();
+            let (name, _) = two.remove(missing);
+            let faults = read(&two).unwrap_err().to_string();
+            assert!(faults.contains(&format!("{name}: is missing")), "{faults}");
+        }
+        for (at, bad) in [
+            (0, "http://usage.ingest.monitor.azure.com"),
+            (0, "https://usage.ingest.monitor.azure.com/dataCollectionRules"),
+            (1, "/subscriptions/1/resourceGroups/g/providers/Microsoft.Insights/dataCollectionRules/r"),
+            (1, "dcr-hush"),
+            (2, "TollgateUsage_CL"),
+            (2, "Custom-a/b"),
+        ] {
+            let mut one = good.to_vec();
+            one[at].1 = bad;
+            let faults = read(&one).unwrap_err().to_string();
+            assert!(faults.contains(&format!("{}: ", good[at].0)) && !faults.contains(bad), "{faults}");
+        }
     }
 
     #[test]

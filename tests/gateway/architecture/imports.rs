@@ -55,6 +55,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("clap", &["cli", "simulator"]),
     // `domain` and `routes` say the form of their own types.
     ("schemars", &["config", "domain", "routes"]),
+    ("flate2", &["azure"]),
     ("zip", &["cli"]),
     ("object", &["cli"]),
     ("tracing_subscriber", &["cli"]),
