@@ -15,7 +15,7 @@ pub mod report;
 pub mod rerate;
 pub mod ship;
 
-use ship::Shipping;
+use ship::{Shipped, Shipping};
 
 /// Messages of a batch that are posted in one transaction: more than the host brings, unless it was told to
 /// bring more.
@@ -79,6 +79,20 @@ impl Ledger {
         if let Some(shipping) = self.shipping.as_ref().filter(|_| new > 0) {
             shipping.wake();
         }
+    }
+
+    /// Makes room for the rows of the coming months.
+    ///
+    /// # Errors
+    /// When the store cannot be reached.
+    pub async fn prepare(&self) -> Result<(), Unavailable> {
+        self.store.prepare(self.clock.now()).await
+    }
+
+    /// Sends on what waits to be, in this time; `None`: nothing is sent anywhere.
+    pub async fn ship(&self, patience: Duration) -> Option<Shipped> {
+        let shipping = self.shipping.as_ref()?;
+        Some(shipping.ship(patience).await)
     }
 
     /// Waits until what was posted is sent on as well, or cannot be just now; at most `patience`.

@@ -118,6 +118,9 @@ pub async fn wire(
         admin_key: admin_key.map(Arc::new),
         background: Arc::new(stop.drop_guard()),
     };
+    if settings.handler_port.is_none() {
+        tasks.spawn(app.upkeep().keep_up(background.stop));
+    }
     Ok(Wired { app, tasks })
 }
 

@@ -1,4 +1,4 @@
-//! What the Functions host calls: the event hub's batch. Only the host may.
+//! What the Functions host calls: the event hub's batch, the timer. Only the host may.
 //!
 //! Every call to the process comes through one port, so a trigger's request is told from a caller's
 //! by the marks of the host's proxy, which a caller cannot take off.
@@ -55,6 +55,16 @@ pub(super) async fn token_accounting(State(app): State<App>, request: Request) -
         "{} events posted, {} of them new; {} messages could not be read",
         posted.events, posted.new, posted.dead_letters
     )))
+}
+
+/// The timer's call; what stands in it is of no interest. It may come late, or twice at once.
+pub(super) async fn upkeep(State(app): State<App>, headers: HeaderMap) -> Result<Response, Refused> {
+    if !is_from_host(&headers) {
+        return Err(Refusal::NotFound.into());
+    }
+    let done = app.upkeep().run().await;
+    let status = if done.has_failed { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK };
+    Ok((status, respond::invocation(&done.told.join("; "))).into_response())
 }
 
 #[derive(Deserialize)]

@@ -68,6 +68,14 @@ impl Subscriptions for Database {
         asked.await.map_err(unavailable)
     }
 
+    async fn forget_requests(&self, before: UnixMillis) -> Result<u64, Unavailable> {
+        let forgotten = sqlx::query("DELETE FROM idempotency_keys WHERE used_at < ?")
+            .bind(before.0)
+            .execute(&self.writer)
+            .await;
+        forgotten.map(|done| done.rows_affected()).map_err(unavailable)
+    }
+
     async fn change(
         &self,
         id: &SubscriptionId,
