@@ -18,7 +18,7 @@ use super::respond::{self, Refused};
 use crate::app::App;
 use crate::proxy::Refusal;
 
-/// A hundred events of at most a megabyte, escaped twice.
+/// A hundred events of at most a megabyte, escaped twice. They are read as they come.
 const MAX_BATCH_BYTES: usize = 512 * 1024 * 1024;
 
 /// A batch is answered by then: what Log Analytics has not taken waits in the ledger, and the next batch, or
@@ -43,8 +43,12 @@ pub(super) async fn token_accounting(State(app): State<App>, request: Request) -
     if !is_from_host(&parts.headers) {
         return Err(Refusal::NotFound.into());
     }
-    let body = extract::body(&parts.headers, body, MAX_BATCH_BYTES).await?;
-    let posted = app.ledger.post_delivered(&body).await?;
+    let mut delivery = app.ledger.delivery()?;
+    let mut arriving = extract::Arriving::new(&parts.headers, body, MAX_BATCH_BYTES)?;
+    while let Some(piece) = arriving.next().await? {
+        delivery.take_in(&piece).await?;
+    }
+    let posted = delivery.end().await?;
     // The instance may sleep as soon as it has answered.
     app.ledger.shipped(SHIPPING).await;
     Ok(respond::invocation(&format!(
