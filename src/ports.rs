@@ -85,6 +85,8 @@ pub trait Subscriptions: Send + Sync {
     async fn create(&self, new: &New<'_>, author: &Author) -> Result<Created, Unavailable>;
     /// What the same request made before, if it was made before.
     async fn asked_before(&self, once: &Once) -> Result<Option<Created>, Unavailable>;
+    /// Forgets idempotency keys that were used before a moment; answers with how many those were.
+    async fn forget_requests(&self, before: UnixMillis) -> Result<u64, Unavailable>;
     /// Changes one as [`Subscription::with`] says, with its entry in the audit: both or neither. What
     /// changes nothing has no entry.
     async fn change(

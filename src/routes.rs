@@ -82,6 +82,7 @@ pub fn router(app: App) -> Router {
         .route("/reports/dead-letters/replay", post(dead_letters::replay))
         .route("/openapi.json", get(openapi::show))
         .route("/token-accounting", post(functions::token_accounting))
+        .route("/upkeep", post(functions::upkeep))
         // Where the Functions host calls a function that it was not told to proxy to.
         .route("/openai", any(functions::envelope))
         .route("/deployments", any(functions::envelope))

@@ -140,6 +140,9 @@ pub fn wire_on(
         admin_key: admin_key.map(Arc::new),
         background: Arc::new(stop.drop_guard()),
     };
+    if settings.handler_port.is_none() {
+        tasks.spawn(app.upkeep().keep_up(background.stop));
+    }
     Ok(Wired { app, tasks })
 }
 

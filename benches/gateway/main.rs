@@ -17,6 +17,7 @@ use procs::Cores;
 use report::Report;
 use run::Run;
 
+mod accounting;
 mod calls;
 mod client;
 mod load;
@@ -85,6 +86,9 @@ impl Plan {
 }
 
 fn main() -> Result<()> {
+    if let Some(served) = accounting::serve_if_told() {
+        return served;
+    }
     let arguments = Arguments::parse();
     let cores = Cores::choose()?;
     procs::pin(cores.load)?;
@@ -130,16 +134,19 @@ async fn measure(arguments: &Arguments, cores: Cores) -> Result<()> {
         println!("there is one core only: nothing but CPU time and memory will mean anything");
     }
     let mut report = Report::default();
+    let mut accounting = accounting::Figures::default();
     for number in 0..plan.runs {
         let run = Run::prepare(&plan, cores, nginx.is_some(), number).await?;
-        run.measure(&mut report).await?;
+        run.measure(&mut report, &mut accounting).await?;
         eprintln!("run {} of {} is done", number + 1, plan.runs);
     }
     report.print();
+    accounting.print();
     println!("\nmeasured in {} s", begun.elapsed().as_secs());
     if let Some(path) = &arguments.json {
         let figures = json!({
             "nginx": nginx, "runs": plan.runs, "quick": arguments.quick, "figures": report.json(),
+            "accounting": accounting.json(),
         });
         std::fs::write(path, format!("{figures:#}\n"))?;
     }

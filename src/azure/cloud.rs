@@ -32,6 +32,8 @@ pub struct Facts {
     /// The scope of a token for the Logs Ingestion API:
     /// <https://learn.microsoft.com/azure/azure-monitor/logs/logs-ingestion-api-overview>.
     pub logs_scope: &'static str,
+    /// What names of its endpoints end in.
+    pub logs_suffix: &'static str,
     /// What names of Azure OpenAI resources end in, the most usual first; each begins with a dot.
     pub openai_suffixes: &'static [&'static str],
     /// What names of Event Hubs namespaces end in.
@@ -55,6 +57,7 @@ const COMMERCIAL: Facts = Facts {
     key_vault_scope: "https://vault.azure.net/.default",
     postgres_scope: "https://ossrdbms-aad.database.windows.net/.default",
     logs_scope: "https://monitor.azure.com/.default",
+    logs_suffix: ".monitor.azure.com",
     openai_suffixes: &[".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com"],
     event_hubs_suffix: ".servicebus.windows.net",
     event_hubs_zone: "privatelink.servicebus.windows.net",
@@ -78,6 +81,7 @@ const US_GOV: Facts = Facts {
     key_vault_scope: "https://vault.usgovcloudapi.net/.default",
     postgres_scope: "https://ossrdbms-aad.database.usgovcloudapi.net/.default",
     logs_scope: "https://monitor.azure.us/.default",
+    logs_suffix: ".monitor.azure.us",
     openai_suffixes: &[".openai.azure.us", ".cognitiveservices.azure.us"],
     event_hubs_suffix: ".servicebus.usgovcloudapi.net",
     event_hubs_zone: "privatelink.servicebus.usgovcloudapi.net",
@@ -96,6 +100,7 @@ const CHINA: Facts = Facts {
     key_vault_scope: "https://vault.azure.cn/.default",
     postgres_scope: "https://ossrdbms-aad.database.chinacloudapi.cn/.default",
     logs_scope: "https://monitor.azure.cn/.default",
+    logs_suffix: ".monitor.azure.cn",
     openai_suffixes: &[".openai.azure.cn", ".cognitiveservices.azure.cn"],
     event_hubs_suffix: ".servicebus.chinacloudapi.cn",
     event_hubs_zone: "privatelink.servicebus.chinacloudapi.cn",

@@ -11,9 +11,12 @@ use tokio_util::task::TaskTracker;
 use super::WiringError;
 use crate::azure::caller_tokens::{Endpoint, Place};
 use crate::azure::entra::{self, Tokens};
+use crate::azure::log_analytics::LogAnalytics;
 use crate::azure::{cloud, event_hubs, transport};
 use crate::config::settings::{self, DatabasePlace, PostgresPlace, Settings};
-use crate::doctor::{Database, Doctor, EventHub, Hub, Identity, SigningKeys, SystemResolver, Unfit, Vault};
+use crate::doctor::{
+    Database, Doctor, EventHub, Hub, Identity, Logs, SigningKeys, SystemResolver, Unfit, Vault,
+};
 use crate::memory::SystemClock;
 use crate::ports::{DatabasePasswords, Undelivered, with_causes};
 use crate::sql::{postgres, sqlite};
@@ -57,6 +60,12 @@ pub fn doctor(
         }),
         None => None,
     };
+    let logs = settings.logs.as_ref().map(|logs| Logs {
+        endpoint: logs.endpoint.clone(),
+        rule_id: logs.rule_id.clone(),
+        asked: Arc::new(LogAnalytics::new(logs, settings.cloud, tokens.clone(), client.clone())),
+        suffix: cloud::facts(settings.cloud).logs_suffix,
+    });
     let (identity, cloud) = (settings.identity.clone(), settings.cloud);
     let place = Place::new(settings.cloud, settings.entra_authority.as_ref());
     Ok(Doctor {
@@ -68,6 +77,7 @@ pub fn doctor(
         identity: Arc::new(App { identity, cloud, tokens }),
         vault,
         event_hub,
+        logs,
         api_version,
     })
 }

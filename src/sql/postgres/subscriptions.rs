@@ -73,6 +73,11 @@ impl Subscriptions for Database {
         asked.await.map_err(unavailable)
     }
 
+    async fn forget_requests(&self, before: UnixMillis) -> Result<u64, Unavailable> {
+        let forget = statements::forget_requests(before);
+        sql(&forget).execute(&self.pool).await.map(|done| done.rows_affected()).map_err(unavailable)
+    }
+
     async fn change(
         &self,
         id: &SubscriptionId,

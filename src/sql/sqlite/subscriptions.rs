@@ -70,6 +70,11 @@ impl Subscriptions for Database {
         asked.await.map_err(unavailable)
     }
 
+    async fn forget_requests(&self, before: UnixMillis) -> Result<u64, Unavailable> {
+        let forget = statements::forget_requests(before);
+        sql(&forget).execute(&self.writer).await.map(|done| done.rows_affected()).map_err(unavailable)
+    }
+
     async fn change(
         &self,
         id: &SubscriptionId,

@@ -199,6 +199,7 @@ impl Surroundings {
             signing_keys: Arc::new(Fine),
             vault: self.vault.map(|values| vault(Arc::new(values) as Arc<dyn Secrets>)),
             event_hub: None,
+            logs: None,
             api_version: "2024-10-21".to_owned(),
         };
         if self.hangs {

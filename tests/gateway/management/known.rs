@@ -52,6 +52,10 @@ impl Subscriptions for Counting {
         self.store.asked_before(once).await
     }
 
+    async fn forget_requests(&self, before: UnixMillis) -> Result<u64, Unavailable> {
+        self.store.forget_requests(before).await
+    }
+
     async fn change(
         &self,
         id: &SubscriptionId,

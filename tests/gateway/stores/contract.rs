@@ -109,6 +109,11 @@ async fn issues_once(store: &dyn Subscriptions) {
     let later = Once { forget_before: UnixMillis(1_001), ..other };
     assert_eq!(store.asked_before(&later).await.unwrap(), None);
     assert_eq!(create(store, &subscription("once-2"), Some(&later)).await, Created::New);
+    // That forgot the first. The second was made at 1,000 as well.
+    assert_eq!(store.forget_requests(UnixMillis(1_000)).await.unwrap(), 0);
+    assert!(store.asked_before(&other).await.unwrap().is_some());
+    assert_eq!(store.forget_requests(UnixMillis(1_001)).await.unwrap(), 1);
+    assert_eq!(store.asked_before(&other).await.unwrap(), None);
 }
 
 async fn keeps_ids_and_keys_apart(store: &dyn Subscriptions) {
