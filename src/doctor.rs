@@ -108,8 +108,15 @@ pub trait Database: Send + Sync {
     /// Looks at it without making or changing it; what is said goes behind "the database".
     ///
     /// # Errors
-    /// In words for the operator.
-    async fn look(&self) -> Result<String, String>;
+    /// What is wrong, and what mends it.
+    async fn look(&self) -> Result<String, Unfit>;
+}
+
+/// What is wrong with something, in words for the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfit {
+    pub what: String,
+    pub mend: String,
 }
 
 /// Who the gateway is for Azure.

@@ -101,6 +101,31 @@ pub trait Subscriptions: Send + Sync {
     async fn audit(&self, query: &AuditQuery) -> Result<Vec<Record>, Unavailable>;
 }
 
+/// What changes of subscriptions others made, so that what was read before is not believed any more.
+#[async_trait]
+pub trait Changes: Send {
+    /// Resolves when somebody says that there are some. That may be lost on its way, or for nothing.
+    async fn heard(&mut self);
+    /// Those that were made since this was asked last; the first time, since the store was opened. None is
+    /// left out, and one may come twice.
+    async fn look(&mut self) -> Result<Seen, Unavailable>;
+}
+
+/// What has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    These(Vec<SubscriptionId>),
+    /// Any may have: they are too many, or some could not be seen.
+    Any,
+}
+
+/// What a database is signed in to with, where its address has no password.
+#[async_trait]
+pub trait DatabasePasswords: Send + Sync {
+    /// One that is good for a new connection. It changes, and is at hand as a rule.
+    async fn password(&self) -> Result<SecretString, Unavailable>;
+}
+
 /// Which subscriptions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListQuery {

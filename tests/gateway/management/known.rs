@@ -77,7 +77,7 @@ impl Subscriptions for Counting {
 fn counting(gateway: &TestGateway) -> (Arc<Counting>, Keys) {
     let issuing = &gateway.app.issuing;
     let store = Arc::new(Counting { store: Arc::clone(&issuing.store), looks: AtomicU64::new(0) });
-    (Arc::clone(&store), Keys::new(issuing.hasher.clone(), store))
+    (Arc::clone(&store), Keys::new(issuing.hasher.clone(), store, Arc::clone(&gateway.app.proxy.clock)))
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ pub(crate) async fn keeps_the_contract(store: &dyn Subscriptions) {
     pages_through_the_audit(store).await;
 }
 
-fn subscription(id: &str) -> Subscription {
+pub(crate) fn subscription(id: &str) -> Subscription {
     Subscription {
         id: name(id),
         name: ODD.to_owned(),
@@ -52,11 +52,11 @@ fn hash(text: &str) -> KeyHash {
     tollgate::domain::key::Hasher::new(b"contract").hash(text)
 }
 
-fn keys(id: &str) -> KeyHashes {
+pub(crate) fn keys(id: &str) -> KeyHashes {
     KeyHashes { primary: hash(&format!("{id} 1")), secondary: hash(&format!("{id} 2")) }
 }
 
-fn author(at: i64) -> Author {
+pub(crate) fn author(at: i64) -> Author {
     let actor = Actor::Person { tenant_id: "t".into(), object_id: ODD.into(), client_id: "c".into() };
     Author { actor, address: Some("2001:db8::1".parse().unwrap()), at: UnixMillis(at) }
 }
@@ -71,7 +71,7 @@ fn patch(patch: Patch) -> Change {
     Change::Fields(Box::new(patch))
 }
 
-async fn audit_of(store: &dyn Subscriptions, id: &str) -> Vec<tollgate::domain::audit::Record> {
+pub(crate) async fn audit_of(store: &dyn Subscriptions, id: &str) -> Vec<tollgate::domain::audit::Record> {
     let query = AuditQuery { subscription: Some(name(id)), limit: 100, ..AuditQuery::default() };
     store.audit(&query).await.unwrap()
 }
