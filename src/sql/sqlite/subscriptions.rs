@@ -71,8 +71,8 @@ impl Subscriptions for Database {
     }
 
     async fn forget_requests(&self, before: UnixMillis) -> Result<u64, Unavailable> {
-        let forgotten = sql(&statements::forget_requests(before)).execute(&self.writer).await;
-        forgotten.map(|done| done.rows_affected()).map_err(unavailable)
+        let forget = statements::forget_requests(before);
+        sql(&forget).execute(&self.writer).await.map(|done| done.rows_affected()).map_err(unavailable)
     }
 
     async fn change(
