@@ -39,6 +39,9 @@ struct Arguments {
     /// One short run, for a look or for CI: under a minute.
     #[arg(long)]
     quick: bool,
+    /// Only what accounting costs.
+    #[arg(long)]
+    accounting: bool,
     /// Also write every figure to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -137,10 +140,15 @@ async fn measure(arguments: &Arguments, cores: Cores) -> Result<()> {
     let mut accounting = accounting::Figures::default();
     for number in 0..plan.runs {
         let run = Run::prepare(&plan, cores, nginx.is_some(), number).await?;
-        run.measure(&mut report, &mut accounting).await?;
+        run.accounting(&mut accounting).await?;
+        if !arguments.accounting {
+            run.measure(&mut report).await?;
+        }
         eprintln!("run {} of {} is done", number + 1, plan.runs);
     }
-    report.print();
+    if !arguments.accounting {
+        report.print();
+    }
     accounting.print();
     println!("\nmeasured in {} s", begun.elapsed().as_secs());
     if let Some(path) = &arguments.json {

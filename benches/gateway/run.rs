@@ -54,8 +54,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    pub(crate) async fn measure(mut self, report: &mut Report, accounting: &mut Figures) -> Result<()> {
-        self.accounting(accounting).await?;
+    pub(crate) async fn measure(mut self, report: &mut Report) -> Result<()> {
         self.starts(report).await?;
         for way in self.stage.ways.clone() {
             self.ways.push((way, self.stage.start(way).await?));
@@ -72,7 +71,7 @@ impl<'a> Run<'a> {
     }
 
     /// The same gateway with its usage going nowhere, to the ledger, and to a hub.
-    async fn accounting(&self, figures: &mut Figures) -> Result<()> {
+    pub(crate) async fn accounting(&self, figures: &mut Figures) -> Result<()> {
         let hub = Hub::start().await?;
         for books in Books::ALL {
             let running = self.stage.start_keeping(books, &hub).await?;

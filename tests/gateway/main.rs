@@ -7,6 +7,7 @@ mod azure;
 mod backends;
 mod bad_input;
 mod callers;
+mod chaos;
 mod clients;
 mod configuration;
 mod description;

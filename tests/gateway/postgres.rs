@@ -63,6 +63,12 @@ impl Fresh {
         url.into()
     }
 
+    /// Where its server listens.
+    pub(crate) fn address(&self) -> std::net::SocketAddr {
+        let place = place(&self.url);
+        std::net::ToSocketAddrs::to_socket_addrs(&(place.host.as_str(), place.port)).unwrap().next().unwrap()
+    }
+
     /// The same database behind another address.
     pub(crate) fn url_at(&self, address: std::net::SocketAddr) -> String {
         let mut url = url::Url::parse(&self.url).unwrap();
