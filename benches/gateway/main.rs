@@ -20,6 +20,7 @@ use run::Run;
 mod accounting;
 mod calls;
 mod client;
+mod inside;
 mod load;
 mod metronome;
 mod procs;
@@ -138,6 +139,7 @@ async fn measure(arguments: &Arguments, cores: Cores) -> Result<()> {
     }
     let mut report = Report::default();
     let mut accounting = accounting::Figures::default();
+    let inside = inside::measure().await?;
     for number in 0..plan.runs {
         let run = Run::prepare(&plan, cores, nginx.is_some(), number).await?;
         run.accounting(&mut accounting).await?;
@@ -150,11 +152,12 @@ async fn measure(arguments: &Arguments, cores: Cores) -> Result<()> {
         report.print();
     }
     accounting.print();
+    inside.print();
     println!("\nmeasured in {} s", begun.elapsed().as_secs());
     if let Some(path) = &arguments.json {
         let figures = json!({
             "nginx": nginx, "runs": plan.runs, "quick": arguments.quick, "figures": report.json(),
-            "accounting": accounting.json(),
+            "accounting": accounting.json(), "inside": inside.json(),
         });
         std::fs::write(path, format!("{figures:#}\n"))?;
     }
