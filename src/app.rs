@@ -5,6 +5,10 @@ use std::sync::Arc;
 use secrecy::SecretString;
 use tokio_util::sync::DropGuard;
 
+mod upkeep;
+
+pub use upkeep::{Done, Upkeep};
+
 use crate::issuing::Issuing;
 use crate::ledger::Ledger;
 use crate::proxy::Proxy;
@@ -19,4 +23,11 @@ pub struct App {
     pub admin_key: Option<Arc<SecretString>>,
     /// Ends what goes on behind the requests for ever, when the last route is gone.
     pub background: Arc<DropGuard>,
+}
+
+impl App {
+    /// What is to be done from time to time.
+    pub fn upkeep(&self) -> Upkeep {
+        Upkeep { ledger: self.ledger.clone(), issuing: self.issuing.clone() }
+    }
 }

@@ -7,4 +7,5 @@ pub mod event_hubs;
 pub mod key_vault;
 pub mod log_analytics;
 pub mod openai;
+pub mod postgres;
 pub mod transport;

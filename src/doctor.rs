@@ -16,7 +16,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use url::Url;
 
 use crate::config::settings::Settings;
-use crate::ports::{Secrets, Undelivered};
+use crate::ports::{LogSink, Secrets, Undelivered};
 
 mod backend;
 mod callers;
@@ -24,6 +24,7 @@ mod configuration;
 mod event_hub;
 mod finding;
 mod identity;
+mod logs;
 mod surroundings;
 
 pub use finding::{Finding, Level, Subject};
@@ -49,6 +50,8 @@ pub struct Doctor<'a> {
     pub vault: Option<Vault>,
     /// `None`: usage is published to none.
     pub event_hub: Option<Hub>,
+    /// `None`: the ledger's rows are sent nowhere.
+    pub logs: Option<Logs>,
     /// What backends are asked with.
     pub api_version: String,
 }
@@ -74,6 +77,15 @@ pub struct Hub {
     pub zone: &'static str,
 }
 
+/// The stream of Log Analytics that the settings name.
+pub struct Logs {
+    pub endpoint: Url,
+    pub rule_id: String,
+    pub asked: Arc<dyn LogSink>,
+    /// What names of endpoints end in in this cloud; behind `privatelink` it is their private DNS zone.
+    pub suffix: &'static str,
+}
+
 /// An event hub, as the gateway publishes to it.
 #[async_trait]
 pub trait EventHub: Send + Sync {
@@ -96,8 +108,15 @@ pub trait Database: Send + Sync {
     /// Looks at it without making or changing it; what is said goes behind "the database".
     ///
     /// # Errors
-    /// In words for the operator.
-    async fn look(&self) -> Result<String, String>;
+    /// What is wrong, and what mends it.
+    async fn look(&self) -> Result<String, Unfit>;
+}
+
+/// What is wrong with something, in words for the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfit {
+    pub what: String,
+    pub mend: String,
 }
 
 /// Who the gateway is for Azure.
@@ -179,6 +198,7 @@ impl Doctor<'_> {
         let report = Report { subject: Subject { kind: "settings", name: None }, findings };
         surroundings::examine(self, &report).await;
         event_hub::examine(self, &report).await;
+        logs::examine(self, &report).await;
         let Some(configured) = configuration::examine(self, &report).await else {
             return;
         };

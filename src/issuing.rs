@@ -154,6 +154,14 @@ impl Issuing {
         Ok(Issued::New { subscription, primary_key, secondary_key })
     }
 
+    /// Forgets idempotency keys that hold no longer; answers with how many.
+    ///
+    /// # Errors
+    /// When the store cannot be reached.
+    pub async fn forget_requests(&self) -> Result<u64, Unavailable> {
+        self.store.forget_requests(UnixMillis(self.clock.now().0 - REPLAY)).await
+    }
+
     /// Changes the fields that the patch names.
     ///
     /// # Errors

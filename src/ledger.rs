@@ -19,7 +19,11 @@ pub mod report;
 pub mod rerate;
 pub mod ship;
 
-use ship::Shipping;
+use ship::{Shipped, Shipping};
+
+/// Messages of a batch that are posted in one transaction: more than the host brings, unless it was told to
+/// bring more.
+const MAX_AT_ONCE: usize = 500;
 
 /// What the journey needs.
 #[derive(Clone)]
@@ -47,18 +51,14 @@ pub struct Posted {
 }
 
 impl Ledger {
-    /// Posts a batch that the Functions host delivered.
+    /// Takes in what the Functions host delivers.
     ///
     /// # Errors
-    /// Only when the store cannot be reached, or which backends are paid for by the hour is not known
-    /// yet: the host then brings the batch again.
-    pub async fn post_delivered(&self, body: &[u8]) -> Result<Posted, Unavailable> {
+    /// When it is not known yet which backends are paid for by the hour, and what anything costs.
+    pub fn delivery(&self) -> Result<Delivery<'_>, Unavailable> {
         let catalog = self.config.catalog()?;
-        let decoded = decode::delivered(body, self.clock.now());
-        let entries = decoded.events.into_iter().map(|event| entry(&catalog, event)).collect();
-        let dead_letters = decoded.dead_letters;
-        self.post(Postings { entries, dead_letters, ship: self.shipping.is_some(), ..Postings::default() })
-            .await
+        let posted = Posted { events: 0, new: 0, dead_letters: 0 };
+        Ok(Delivery { ledger: self, catalog, read: decode::Delivery::new(self.clock.now()), posted })
     }
 
     /// Posts events of this process.
@@ -88,11 +88,70 @@ impl Ledger {
         }
     }
 
+    /// Makes room for the rows of the coming months.
+    ///
+    /// # Errors
+    /// When the store cannot be reached.
+    pub async fn prepare(&self) -> Result<(), Unavailable> {
+        self.store.prepare(self.clock.now()).await
+    }
+
+    /// Sends on what waits to be, in this time; `None`: nothing is sent anywhere.
+    pub async fn ship(&self, patience: Duration) -> Option<Shipped> {
+        let shipping = self.shipping.as_ref()?;
+        Some(shipping.ship(patience).await)
+    }
+
     /// Waits until what was posted is sent on as well, or cannot be just now; at most `patience`.
     pub async fn shipped(&self, patience: Duration) {
         if let Some(shipping) = &self.shipping {
             shipping.caught_up(patience).await;
         }
+    }
+}
+
+/// A batch on its way in. However large it is, a bounded part of it is in memory.
+pub struct Delivery<'a> {
+    ledger: &'a Ledger,
+    catalog: Arc<Catalog>,
+    read: decode::Delivery,
+    posted: Posted,
+}
+
+impl Delivery<'_> {
+    /// Takes the next piece in, and posts what was read when that is much.
+    ///
+    /// # Errors
+    /// When the store cannot be reached. What was posted until then stays, and counts once when the host
+    /// brings the batch again.
+    pub async fn take_in(&mut self, piece: &[u8]) -> Result<(), Unavailable> {
+        self.read.take_in(piece);
+        if self.read.len() >= MAX_AT_ONCE {
+            let decoded = self.read.read();
+            self.post(decoded).await?;
+        }
+        Ok(())
+    }
+
+    /// Posts the rest, when nothing more comes.
+    ///
+    /// # Errors
+    /// As [`Self::take_in`].
+    pub async fn end(mut self) -> Result<Posted, Unavailable> {
+        let read = std::mem::replace(&mut self.read, decode::Delivery::new(self.ledger.clock.now()));
+        self.post(read.end()).await?;
+        Ok(self.posted)
+    }
+
+    async fn post(&mut self, decoded: decode::Decoded) -> Result<(), Unavailable> {
+        let entries = decoded.events.into_iter().map(|event| entry(&self.catalog, event)).collect();
+        let (dead_letters, ship) = (decoded.dead_letters, self.ledger.shipping.is_some());
+        let postings = Postings { entries, dead_letters, ship, ..Postings::default() };
+        let posted = self.ledger.post(postings).await?;
+        self.posted.events += posted.events;
+        self.posted.new += posted.new;
+        self.posted.dead_letters += posted.dead_letters;
+        Ok(())
     }
 }
 

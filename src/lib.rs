@@ -13,7 +13,7 @@
 //! | [`app`] | what the routes can reach | the journeys (the four above) and below |
 //! | [`routes`] | every route; the only HTTP of the gateway's own | `app` and below |
 //! | [`azure`] | the backends, Entra, Key Vault, Log Analytics | `ports` and below, as every adapter |
-//! | [`sql`] | subscriptions and ledger in SQLite | as an adapter |
+//! | [`sql`] | subscriptions and ledger in SQLite or PostgreSQL | as an adapter |
 //! | [`memory`] | ports inside this process | as an adapter |
 //! | [`spool`] | where usage waits on disk | as an adapter |
 //! | [`doctor`] | asks everything that we depend on, and says how to mend it | as an adapter |

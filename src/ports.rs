@@ -85,6 +85,8 @@ pub trait Subscriptions: Send + Sync {
     async fn create(&self, new: &New<'_>, author: &Author) -> Result<Created, Unavailable>;
     /// What the same request made before, if it was made before.
     async fn asked_before(&self, once: &Once) -> Result<Option<Created>, Unavailable>;
+    /// Forgets idempotency keys that were used before a moment; answers with how many those were.
+    async fn forget_requests(&self, before: UnixMillis) -> Result<u64, Unavailable>;
     /// Changes one as [`Subscription::with`] says, with its entry in the audit: both or neither. What
     /// changes nothing has no entry.
     async fn change(
@@ -97,6 +99,31 @@ pub trait Subscriptions: Send + Sync {
     async fn touch(&self, uses: &[(SubscriptionId, UnixMillis)]) -> Result<(), Unavailable>;
     /// Entries of the audit, the newest first. A page takes as long however many there are.
     async fn audit(&self, query: &AuditQuery) -> Result<Vec<Record>, Unavailable>;
+}
+
+/// What changes of subscriptions others made, so that what was read before is not believed any more.
+#[async_trait]
+pub trait Changes: Send {
+    /// Resolves when somebody says that there are some. That may be lost on its way, or for nothing.
+    async fn heard(&mut self);
+    /// Those that were made since this was asked last; the first time, since the store was opened. None is
+    /// left out, and one may come twice.
+    async fn look(&mut self) -> Result<Seen, Unavailable>;
+}
+
+/// What has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    These(Vec<SubscriptionId>),
+    /// Any may have: they are too many, or some could not be seen.
+    Any,
+}
+
+/// What a database is signed in to with, where its address has no password.
+#[async_trait]
+pub trait DatabasePasswords: Send + Sync {
+    /// One that is good for a new connection. It changes, and is at hand as a rule.
+    async fn password(&self) -> Result<SecretString, Unavailable>;
 }
 
 /// Which subscriptions.

@@ -24,24 +24,39 @@ mod reports;
 mod respond;
 mod subscriptions;
 
-/// What is answered while the gateway is put together: that it is alive, at once; everything else waits
-/// until `gateway` has its routes, and is then answered by those.
-pub fn starting(gateway: watch::Receiver<Option<Router>>) -> Router {
+/// How far the gateway is put together.
+#[derive(Clone, Debug)]
+pub enum Start {
+    /// Soon: whoever comes waits.
+    UnderWay,
+    /// Something that it needs does not answer, and is tried again.
+    Held,
+    Done(Router),
+}
+
+/// What is answered while the gateway is put together: that it is alive, at once. Everything else waits
+/// until `gateway` has its routes, and is then answered by those; or is told to come again, where that may take
+/// long.
+pub fn starting(gateway: watch::Receiver<Start>) -> Router {
+    let held =
+        Router::new().fallback(respond::not_yet).layer(axum::middleware::from_fn(layers::every_request));
     Router::new().fallback(async move |request: Request| {
         let mut gateway = gateway.clone();
-        let is_ready = gateway.borrow().is_some();
-        if !is_ready && request.method() == Method::GET {
+        let is_done = matches!(*gateway.borrow(), Start::Done(_));
+        if !is_done && request.method() == Method::GET {
             match request.uri().path() {
                 "/" => return health::root().await.into_response(),
                 "/healthz" => return health::starting().into_response(),
                 _ => {}
             }
         }
-        let ready = gateway.wait_for(Option::is_some).await.map(|router| router.clone());
-        match ready {
-            Ok(Some(router)) => router.oneshot(request).await.into_response(),
+        let start =
+            gateway.wait_for(|start| !matches!(start, Start::UnderWay)).await.map(|start| start.clone());
+        match start {
+            Ok(Start::Done(router)) => router.oneshot(request).await.into_response(),
+            Ok(Start::Held | Start::UnderWay) => held.oneshot(request).await.into_response(),
             // The process ends: it could not be put together.
-            _ => respond::broken(),
+            Err(_) => respond::broken(),
         }
     })
 }
@@ -70,6 +85,7 @@ pub fn router(app: App) -> Router {
         .route("/reports/dead-letters/replay", post(dead_letters::replay))
         .route("/openapi.json", get(openapi::show))
         .route("/token-accounting", post(functions::token_accounting))
+        .route("/upkeep", post(functions::upkeep))
         // Where the Functions host calls a function that it was not told to proxy to.
         .route("/openai", any(functions::envelope))
         .route("/deployments", any(functions::envelope))

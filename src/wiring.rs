@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -17,36 +17,48 @@ use crate::azure::openai::{Resources, SignIn};
 use crate::azure::transport;
 use crate::config::live::Live;
 use crate::config::settings::Settings;
-use crate::domain::key::Hasher;
 use crate::issuing::Issuing;
 use crate::ledger::Ledger;
 use crate::ledger::ship::Shipping;
 use crate::memory::SystemClock;
 use crate::ports::{
-    Backends, CallerTokens, Clock, DeadLetters, LedgerStore, Outbox, Ratings, SecretFailure, Secrets,
-    Subscriptions, Unavailable, UsageSink,
+    Backends, CallerTokens, Clock, Outbox, SecretFailure, Secrets, Subscriptions, Unavailable, UsageSink,
 };
 use crate::proxy::{Kept, Keys, Pool, Proxy, Room, SignedIn, Unasked, Uses};
 use crate::publisher::Publisher;
 use crate::renewal::{Place, Renewal};
 use crate::spool::Spool;
 use crate::sql::OpenError;
-use crate::sql::sqlite::Database;
 
 pub mod doctor;
 mod in_process;
+mod stores;
+
+pub use stores::{LedgerStores, Stores, passwords};
 
 /// The gateway could not be put together.
 #[derive(Debug, thiserror::Error)]
 pub enum WiringError {
     #[error(transparent)]
     Database(#[from] OpenError),
-    #[error("the secret under which keys are hashed cannot be read: {0}")]
-    Pepper(#[from] Unavailable),
+    #[error("the database cannot be used: {0}")]
+    Store(#[from] Unavailable),
     #[error("no HTTPS client can be made: {0}")]
     Client(#[from] reqwest::Error),
     #[error("Key Vault cannot be asked: {0}")]
     Vault(#[from] SecretFailure),
+}
+
+impl WiringError {
+    /// Whether it may be mended while the gateway waits: a server that cannot be reached, or that does not let it in
+    /// yet. A file will not be there by itself.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Database(error) => matches!(error, OpenError::Server(..)),
+            Self::Store(_) => true,
+            Self::Client(_) | Self::Vault(_) => false,
+        }
+    }
 }
 
 /// The gateway, put together.
@@ -66,21 +78,27 @@ pub async fn wire(
     config: Arc<Live>,
     admin_key: Option<SecretString>,
 ) -> Result<Wired, WiringError> {
-    let database = Arc::new(Database::open(&settings.database_file).await?);
-    let hasher = match &settings.key_pepper {
-        Some(pepper) => Hasher::new(pepper.expose_secret().as_bytes()),
-        None => Hasher::new(&database.pepper().await?),
-    };
+    wire_on(Stores::open(settings).await?, settings, config, admin_key)
+}
+
+/// The same, on stores that are open.
+///
+/// # Errors
+/// When something else that is needed cannot be made.
+pub fn wire_on(
+    stores: Stores,
+    settings: &Settings,
+    config: Arc<Live>,
+    admin_key: Option<SecretString>,
+) -> Result<Wired, WiringError> {
+    let Stores { subscriptions, ledger, changes, hasher, tasks, stop } = stores;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-    let subscriptions: Arc<dyn Subscriptions> = database.clone();
-    let tasks = TaskTracker::new();
-    let stop = CancellationToken::new();
     let client = transport::client()?;
     let source = entra::source(settings, client.clone());
     let tokens = Tokens::new(source, clock.clone(), tasks.clone(), stop.clone());
     let background = Background { clock: clock.clone(), tasks: tasks.clone(), stop: stop.clone() };
-    let shipping = shipping(settings, database.clone(), &background, (&tokens, &client));
-    let ledger = ledger(database, config.clone(), clock.clone(), shipping);
+    let shipping = shipping(settings, ledger.outbox.clone(), &background, (&tokens, &client));
+    let ledger = ledger_on(ledger, &config, &clock, &subscriptions, shipping);
     let usage = usage(settings, &tokens, &ledger, &tasks)?;
     let sign_in = SignIn { tokens: tokens.clone(), cloud: settings.cloud, config: config.clone() };
     let backends: Arc<dyn Backends> = Arc::new(Resources::new(sign_in)?);
@@ -99,8 +117,8 @@ pub async fn wire(
     let proxy = Proxy {
         config: config.clone(),
         clock: clock.clone(),
-        keys: Keys::new(hasher.clone(), subscriptions.clone()),
-        signed_in: Arc::new(SignedIn::new(callers, subscriptions.clone())),
+        keys: Keys::new(hasher.clone(), subscriptions.clone(), clock.clone()),
+        signed_in: Arc::new(SignedIn::new(callers, subscriptions.clone(), clock.clone())),
         uses,
         backends,
         usage,
@@ -110,28 +128,34 @@ pub async fn wire(
         pool: Pool::new(clock.clone()),
         room: Room::default(),
     };
+    let proxy = Arc::new(proxy);
+    if let Some(changes) = changes {
+        tasks.spawn(proxy.clone().watch(changes, stop.clone()));
+    }
     let issuing = Issuing { config, clock, hasher, store: subscriptions };
     let app = App {
-        proxy: Arc::new(proxy),
+        proxy,
         ledger,
         issuing: Arc::new(issuing),
         admin_key: admin_key.map(Arc::new),
         background: Arc::new(stop.drop_guard()),
     };
+    if settings.handler_port.is_none() {
+        tasks.spawn(app.upkeep().keep_up(background.stop));
+    }
     Ok(Wired { app, tasks })
 }
 
-/// All of the ledger's ports are one database.
-fn ledger(
-    database: Arc<Database>,
-    config: Arc<Live>,
-    clock: Arc<dyn Clock>,
+fn ledger_on(
+    stores: LedgerStores,
+    config: &Arc<Live>,
+    clock: &Arc<dyn Clock>,
+    subscriptions: &Arc<dyn Subscriptions>,
     shipping: Option<Arc<Shipping>>,
 ) -> Arc<Ledger> {
-    let store: Arc<dyn LedgerStore> = database.clone();
-    let letters: Arc<dyn DeadLetters> = database.clone();
-    let ratings: Arc<dyn Ratings> = database.clone();
-    Arc::new(Ledger { config, clock, store, letters, ratings, subscriptions: database, shipping })
+    let LedgerStores { store, letters, ratings, .. } = stores;
+    let (config, clock, subscriptions) = (config.clone(), clock.clone(), subscriptions.clone());
+    Arc::new(Ledger { config, clock, store, letters, ratings, subscriptions, shipping })
 }
 
 /// What work behind the requests needs.

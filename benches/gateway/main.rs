@@ -17,8 +17,10 @@ use procs::Cores;
 use report::Report;
 use run::Run;
 
+mod accounting;
 mod calls;
 mod client;
+mod inside;
 mod load;
 mod metronome;
 mod procs;
@@ -38,6 +40,9 @@ struct Arguments {
     /// One short run, for a look or for CI: under a minute.
     #[arg(long)]
     quick: bool,
+    /// Only what accounting costs.
+    #[arg(long)]
+    accounting: bool,
     /// Also write every figure to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -85,6 +90,9 @@ impl Plan {
 }
 
 fn main() -> Result<()> {
+    if let Some(served) = accounting::serve_if_told() {
+        return served;
+    }
     let arguments = Arguments::parse();
     let cores = Cores::choose()?;
     procs::pin(cores.load)?;
@@ -130,16 +138,26 @@ async fn measure(arguments: &Arguments, cores: Cores) -> Result<()> {
         println!("there is one core only: nothing but CPU time and memory will mean anything");
     }
     let mut report = Report::default();
+    let mut accounting = accounting::Figures::default();
+    let inside = inside::measure().await?;
     for number in 0..plan.runs {
         let run = Run::prepare(&plan, cores, nginx.is_some(), number).await?;
-        run.measure(&mut report).await?;
+        run.accounting(&mut accounting).await?;
+        if !arguments.accounting {
+            run.measure(&mut report).await?;
+        }
         eprintln!("run {} of {} is done", number + 1, plan.runs);
     }
-    report.print();
+    if !arguments.accounting {
+        report.print();
+    }
+    accounting.print();
+    inside.print();
     println!("\nmeasured in {} s", begun.elapsed().as_secs());
     if let Some(path) = &arguments.json {
         let figures = json!({
             "nginx": nginx, "runs": plan.runs, "quick": arguments.quick, "figures": report.json(),
+            "accounting": accounting.json(), "inside": inside.json(),
         });
         std::fs::write(path, format!("{figures:#}\n"))?;
     }

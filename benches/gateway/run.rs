@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::accounting::{Books, Figures, Hub};
 use crate::calls::Kind;
 use crate::client::{Call, Connection};
 use crate::load::{self, Crowd, Passage};
@@ -14,6 +15,8 @@ use crate::{Plan, Result};
 
 /// In closed loop.
 const CONNECTIONS: usize = 32;
+/// So many that waiting for an acknowledgement does not bound the rate.
+const MANY_CONNECTIONS: usize = 256;
 /// In open loop, in requests a second: a small part of what any of the ways can do.
 const WHOLE_RATE: u32 = 400;
 const STREAM_RATE: u32 = 40;
@@ -65,6 +68,40 @@ impl<'a> Run<'a> {
         self.open("stream", &self.stream, STREAM_RATE, report).await?;
         self.paced(report).await?;
         self.crowd(report).await
+    }
+
+    /// The same gateway with its usage going nowhere, to the ledger, and to a hub.
+    pub(crate) async fn accounting(&self, figures: &mut Figures) -> Result<()> {
+        let hub = Hub::start().await?;
+        for books in Books::ALL {
+            let running = self.stage.start_keeping(books, &hub).await?;
+            let connections = load::connect(running.chat, MANY_CONNECTIONS).await?;
+            let (connections, _) = load::closed(connections, &self.whole, self.plan.warm_up).await?;
+            let meter = Meter::start(running.process.as_ref())?;
+            let (_, replies) = load::closed(connections, &self.whole, self.plan.window).await?;
+            let used = meter.stop()?;
+            figures.add("JSON, closed loop: rate (1/s)", books, f64::from(replies) / used.wall.as_secs_f64());
+            let cpu = micros(used.cpu.unwrap_or_default());
+            figures.add("JSON, closed loop: CPU time each (µs)", books, cpu / f64::from(replies));
+            for (call, rate, names) in [
+                (&self.whole, WHOLE_RATE, ["JSON: last byte p50 (µs)", "JSON: last byte p99 (µs)"]),
+                (&self.stream, STREAM_RATE, ["stream: last byte p50 (µs)", "stream: first byte p50 (µs)"]),
+            ] {
+                load::open(running.chat, call, rate, self.plan.warm_up).await?;
+                let latencies = load::open(running.chat, call, rate, self.plan.window).await?;
+                let mut whole: Vec<_> = latencies.iter().map(|taken| micros(taken.whole)).collect();
+                let first: Vec<_> = latencies.iter().map(|taken| micros(taken.first_byte)).collect();
+                whole.sort_by(f64::total_cmp);
+                let second = if rate == STREAM_RATE {
+                    report::median(&first).unwrap_or_default()
+                } else {
+                    whole[whole.len() * 99 / 100]
+                };
+                figures.add(names[0], books, report::median(&whole).unwrap_or_default());
+                figures.add(names[1], books, second);
+            }
+        }
+        Ok(())
     }
 
     /// From the start of a process to its first answers.

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::Result;
+use crate::accounting::{Books, Hub};
 use crate::calls::{CHAT, Kind, request};
 use crate::client::{Call, Connection, Expected};
 use crate::metronome::{self, Metronome};
@@ -104,6 +105,15 @@ impl Stage {
         Ok(Running { chat: address, paced: address, process: Some(process) })
     }
 
+    /// Starts a gateway whose usage goes there.
+    pub(crate) async fn start_keeping(&self, books: Books, hub: &Hub) -> Result<Running> {
+        let command = self.with_settings(hub.command(books)?);
+        let output = self.file(&format!("{books:?}.out"));
+        let mut process = Process::start(command, &output, self.cores.gateway, self.cores.load)?;
+        answers(self.tollgate, &mut process).await?;
+        Ok(Running { chat: self.tollgate, paced: self.tollgate, process: Some(process) })
+    }
+
     /// A chat completion, whole, streamed, or streamed with usage.
     pub(crate) async fn chat(&self, kind: Kind) -> Result<Arc<Call>> {
         let mut call = Call { request: request(CHAT, &self.key, &kind.body()), expected: Expected::Anything };
@@ -148,9 +158,13 @@ impl Stage {
 
     fn tollgate_command(&self) -> Command {
         let mut command = Command::new(TOLLGATE);
+        command.arg("serve");
+        self.with_settings(command)
+    }
+
+    fn with_settings(&self, mut command: Command) -> Command {
         let ledger = self.file("ledger.db");
         command
-            .arg("serve")
             .env("TOLLGATE_CONFIG", self.file("tollgate.json"))
             .env("TOLLGATE_DATABASE_URL", format!("sqlite://{}", ledger.display()))
             .env("TOLLGATE_ADMIN_KEY", ADMIN_KEY)

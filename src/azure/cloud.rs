@@ -26,9 +26,14 @@ pub struct Facts {
     pub foundry_scope: Option<&'static str>,
     /// The scope of a token for Key Vault: what its challenge names.
     pub key_vault_scope: &'static str,
+    /// The scope of a token that is the password of a role in Azure Database for PostgreSQL:
+    /// [`az account get-access-token --resource-type oss-rdbms`](https://learn.microsoft.com/azure/postgresql/flexible-server/how-to-configure-sign-in-azure-ad-authentication).
+    pub postgres_scope: &'static str,
     /// The scope of a token for the Logs Ingestion API:
     /// <https://learn.microsoft.com/azure/azure-monitor/logs/logs-ingestion-api-overview>.
     pub logs_scope: &'static str,
+    /// What names of its endpoints end in.
+    pub logs_suffix: &'static str,
     /// What names of Azure OpenAI resources end in, the most usual first; each begins with a dot.
     pub openai_suffixes: &'static [&'static str],
     /// What names of Event Hubs namespaces end in.
@@ -50,7 +55,9 @@ const COMMERCIAL: Facts = Facts {
     openai_scope: "https://cognitiveservices.azure.com/.default",
     foundry_scope: Some("https://ai.azure.com/.default"),
     key_vault_scope: "https://vault.azure.net/.default",
+    postgres_scope: "https://ossrdbms-aad.database.windows.net/.default",
     logs_scope: "https://monitor.azure.com/.default",
+    logs_suffix: ".monitor.azure.com",
     openai_suffixes: &[".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com"],
     event_hubs_suffix: ".servicebus.windows.net",
     event_hubs_zone: "privatelink.servicebus.windows.net",
@@ -72,7 +79,9 @@ const US_GOV: Facts = Facts {
     openai_scope: "https://cognitiveservices.azure.us/.default",
     foundry_scope: Some("https://ai.azure.us/.default"),
     key_vault_scope: "https://vault.usgovcloudapi.net/.default",
+    postgres_scope: "https://ossrdbms-aad.database.usgovcloudapi.net/.default",
     logs_scope: "https://monitor.azure.us/.default",
+    logs_suffix: ".monitor.azure.us",
     openai_suffixes: &[".openai.azure.us", ".cognitiveservices.azure.us"],
     event_hubs_suffix: ".servicebus.usgovcloudapi.net",
     event_hubs_zone: "privatelink.servicebus.usgovcloudapi.net",
@@ -89,7 +98,9 @@ const CHINA: Facts = Facts {
     openai_scope: "https://cognitiveservices.azure.cn/.default",
     foundry_scope: None,
     key_vault_scope: "https://vault.azure.cn/.default",
+    postgres_scope: "https://ossrdbms-aad.database.chinacloudapi.cn/.default",
     logs_scope: "https://monitor.azure.cn/.default",
+    logs_suffix: ".monitor.azure.cn",
     openai_suffixes: &[".openai.azure.cn", ".cognitiveservices.azure.cn"],
     event_hubs_suffix: ".servicebus.chinacloudapi.cn",
     event_hubs_zone: "privatelink.servicebus.chinacloudapi.cn",

@@ -70,6 +70,11 @@ impl Token {
         Ok(Self { secret, bearer, expires_at })
     }
 
+    /// As it is.
+    pub(super) fn secret(&self) -> &SecretString {
+        &self.secret
+    }
+
     /// The value of an `authorization` header.
     pub fn bearer(&self) -> HeaderValue {
         self.bearer.clone()

@@ -12,13 +12,16 @@ use crate::config::catalog::Catalog;
 use crate::config::live::Live;
 use crate::config::settings::{Environment, Settings};
 use crate::memory::SystemClock;
-use crate::ports::Clock as _;
-use crate::wiring::{self, Wired};
-use crate::{routes, server};
+use crate::ports::{Clock as _, with_causes};
+use crate::routes::{self, Start};
+use crate::server;
+use crate::wiring::{self, Stores, Wired, WiringError};
 
 /// What is still being written when everything else has stopped: the usage of replies that were cut
 /// off, which may need a vocabulary first.
 const LAST_WRITES: Duration = Duration::from_millis(1_500);
+/// Before the next try to open a database that cannot be reached; each pause is twice the one before, up to this.
+const OPEN_AGAIN_AFTER: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
 
 /// The flags of `tollgate serve`.
 #[derive(Debug, Default, clap::Args)]
@@ -47,15 +50,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Error> {
         tracing::info!("listening on http://{}", listener.local_addr()?);
         let background = TaskTracker::new();
         let stop = interrupted(&background);
-        let (ready, gateway) = watch::channel(None);
+        let (ready, gateway) = watch::channel(Start::UnderWay);
         let (latest, router) = watch::channel(routes::starting(gateway));
         let serving = background.spawn(server::serve_latest(listener, router, stop.clone()));
-        let wiring = wiring::wire(&settings, config, settings.admin_key.clone());
-        let Wired { app, tasks } = tokio::select! {
-            wired = wiring => wired?,
+        let stores = tokio::select! {
+            opened = open_stores(&settings, &ready) => opened?,
             // Nothing has begun that would have to end.
             () = stop.cancelled() => return Ok(()),
         };
+        let Wired { app, tasks } = wiring::wire_on(stores, &settings, config, settings.admin_key.clone())?;
         if app.admin_key.is_none() {
             tracing::warn!(
                 "TOLLGATE_ADMIN_KEY is not set: only Entra tokens with the role Tollgate.Admin open management"
@@ -63,13 +66,38 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Error> {
         }
         let gateway = routes::router(app);
         drop(latest.send_replace(gateway.clone()));
-        drop(ready.send_replace(Some(gateway)));
+        drop(ready.send_replace(Start::Done(gateway)));
         serving.await?;
         // The routes hold the journeys, and these what writes: gone, that can end.
         drop((latest, ready));
         last_writes(&tasks).await;
         Ok(())
     })
+}
+
+/// Opens the database; one that cannot be reached is tried until it can.
+async fn open_stores(settings: &Settings, start: &watch::Sender<Start>) -> Result<Stores, WiringError> {
+    let (mut pause, longest) = OPEN_AGAIN_AFTER;
+    let mut said = String::new();
+    loop {
+        let error = match Stores::open(settings).await {
+            Ok(stores) => {
+                if !said.is_empty() {
+                    tracing::info!("the database can be used now");
+                }
+                return Ok(stores);
+            }
+            Err(error) if error.may_pass() => with_causes(&error),
+            Err(error) => return Err(error),
+        };
+        start.send_replace(Start::Held);
+        if said != error {
+            tracing::error!(%error, "the gateway cannot start yet, and tries again: {error}; `tollgate doctor` says what mends it");
+            said = error;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(longest);
+    }
 }
 
 /// Waits for what is still being written when everything else has stopped.

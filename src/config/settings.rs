@@ -1,7 +1,7 @@
 //! Where values come from: the environment, or a map in a test. All of them are read here, once.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use secrecy::SecretString;
 use url::Url;
@@ -9,8 +9,10 @@ use url::Url;
 use super::{Fault, Faults};
 
 mod azure;
+mod database;
 
 pub use azure::{Cloud, EventHub, Identity, Logs};
+pub use database::{DatabasePlace, PostgresPlace, Tls};
 
 /// Where a setting's value is looked up.
 pub trait Source {
@@ -51,8 +53,8 @@ impl Source for BTreeMap<&str, String> {
 pub struct Settings {
     /// The gateway configuration's file.
     pub config_file: Option<PathBuf>,
-    /// The ledger's SQLite file.
-    pub database_file: PathBuf,
+    /// Where subscriptions and the ledger are kept.
+    pub database: DatabasePlace,
     /// Opens the management routes; without it only the app role `Tollgate.Admin` does.
     pub admin_key: Option<SecretString>,
     /// Keys the hashes of issued keys; without it one is made and kept in the database.
@@ -138,12 +140,12 @@ impl Settings {
         }
         let handler_port = handler_port(source, &mut faults);
         let data_dir = data_dir(source, handler_port.is_some());
-        let database_file = database_file(source, &data_dir, &mut faults);
         let key_vault = azure::service_url(source, "TOLLGATE_KEY_VAULT_URL", &mut faults);
         let config_secret = azure::config_secret(source, &mut faults);
         let cloud = azure::cloud(source, &mut faults);
         let entra_authority = azure::service_url(source, "TOLLGATE_ENTRA_AUTHORITY", &mut faults);
         let identity = azure::identity(source, &mut faults);
+        let database = database::place(source, &data_dir, &identity, &mut faults);
         let event_hub = azure::event_hub(source, &mut faults);
         let logs = azure::logs(source, &mut faults);
         if !faults.is_empty() {
@@ -151,7 +153,7 @@ impl Settings {
         }
         Ok(Self {
             config_file: source.get("TOLLGATE_CONFIG").map(PathBuf::from),
-            database_file,
+            database,
             admin_key: source.get("TOLLGATE_ADMIN_KEY").map(SecretString::from),
             key_pepper: source.get("TOLLGATE_KEY_PEPPER").map(SecretString::from),
             data_dir,
@@ -188,26 +190,18 @@ fn data_dir(source: &dyn Source, is_under_host: bool) -> PathBuf {
     }
 }
 
-fn database_file(source: &dyn Source, data_dir: &Path, faults: &mut Vec<Fault>) -> PathBuf {
-    const NAME: &str = "TOLLGATE_DATABASE_URL";
-    let Some(url) = source.get(NAME) else { return data_dir.join("tollgate.db") };
-    if let Some(path) = url.strip_prefix("sqlite://").filter(|path| !path.is_empty()) {
-        if path.contains('?') {
-            faults.push(Fault::new(NAME, "takes no options: sqlite://PATH ends with the path"));
-        }
-        return path.into();
-    }
-    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-        faults.push(Fault::new(NAME, "PostgreSQL is not in this version yet: use sqlite://PATH"));
-    } else if !url.starts_with(UNRESOLVED) {
-        faults.push(Fault::new(NAME, "must be sqlite://PATH"));
-    }
-    PathBuf::new()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+
+    fn file(settings: &Settings) -> &Path {
+        match &settings.database {
+            DatabasePlace::Sqlite(file) => file,
+            DatabasePlace::Postgres(place) => panic!("{place}"),
+        }
+    }
 
     fn read(values: &[(&'static str, &str)]) -> Result<Settings, Faults> {
         let map: BTreeMap<_, _> = values.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
@@ -216,16 +210,13 @@ mod tests {
 
     #[test]
     fn under_the_host_data_lies_in_the_temporary_folder() {
-        assert_eq!(read(&[]).unwrap().database_file, Path::new(".tollgate/tollgate.db"));
+        assert_eq!(file(&read(&[]).unwrap()), Path::new(".tollgate/tollgate.db"));
         let hosted = read(&[("FUNCTIONS_CUSTOMHANDLER_PORT", "40123")]).unwrap();
         assert_eq!(hosted.handler_port, Some(40_123));
         assert!(hosted.data_dir.starts_with(std::env::temp_dir()));
         let told =
             read(&[("TOLLGATE_DATA_DIR", "/data"), ("TOLLGATE_DATABASE_URL", "sqlite:///db/t.db")]).unwrap();
-        assert_eq!(
-            (told.data_dir.as_path(), told.database_file.as_path()),
-            (Path::new("/data"), Path::new("/db/t.db"))
-        );
+        assert_eq!((told.data_dir.as_path(), file(&told)), (Path::new("/data"), Path::new("/db/t.db")));
     }
 
     #[test]

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::{Doctor, Finding, Report, Subject, in_time};
+use super::{Doctor, Finding, Report, Subject, Unfit, bounded};
 use crate::config::Fault;
-use crate::config::settings::{Settings, Source};
+use crate::config::settings::{DatabasePlace, Settings, Source};
 
 /// The settings; without good ones nothing else can be looked at, and all that is wrong is told.
 pub fn settings(source: &dyn Source, findings: &UnboundedSender<Finding>) -> Option<Settings> {
@@ -45,7 +45,7 @@ pub(super) async fn examine(doctor: &Doctor<'_>, report: &Report) {
         report.warn("setting_inactive", format!("{name} does nothing in this version yet"), mend);
     }
     if doctor.settings.is_on_azure {
-        on_azure(report);
+        on_azure(doctor, report);
     }
     let folder = report.about("data folder", None);
     match writable(&doctor.settings.data_dir) {
@@ -60,11 +60,9 @@ pub(super) async fn examine(doctor: &Doctor<'_>, report: &Report) {
         ),
     }
     let database = report.about("database", None);
-    match in_time(doctor.database.look()).await {
+    match bounded(doctor.database.look()).await {
         Some(Ok(said)) => database.ok("database_opens", said),
-        Some(Err(error)) => {
-            database.fault("database_unusable", error, "set TOLLGATE_DATABASE_URL to one that can be used");
-        }
+        Some(Err(Unfit { what, mend })) => database.fault("database_unusable", what, mend),
         None => database.fault(
             "database_silent",
             "it does not answer",
@@ -74,13 +72,15 @@ pub(super) async fn examine(doctor: &Doctor<'_>, report: &Report) {
 }
 
 /// There, HTTP functions and the trigger run on different instances, and instances come and go.
-fn on_azure(report: &Report) {
-    report.about("database", None).fault(
-        "sqlite_on_azure",
-        "it is a SQLite file, and each instance on Azure would have one of its own, which goes with the instance",
-        "keep the app at one instance and expect to lose keys and ledger with it, until a version with \
-         PostgreSQL (`postgres://…` in TOLLGATE_DATABASE_URL) is there",
-    );
+fn on_azure(doctor: &Doctor<'_>, report: &Report) {
+    if matches!(doctor.settings.database, DatabasePlace::Sqlite(_)) {
+        report.about("database", None).fault(
+            "sqlite_on_azure",
+            "it is a SQLite file, and each instance on Azure would have one of its own, which goes with the instance",
+            "set TOLLGATE_DATABASE_URL to `postgres://ROLE@SERVER.postgres.database.azure.com/DATABASE`, or keep the \
+             app at one instance and expect to lose keys and ledger with it",
+        );
+    }
 }
 
 /// Makes the folder as a start would, and a file that is gone again.

@@ -78,6 +78,16 @@ pub enum Change {
     End,
 }
 
+impl Change {
+    /// The new key's hash, and the slot that it is for.
+    pub fn key(&self) -> Option<(Slot, &KeyHash)> {
+        match self {
+            Self::Key { slot, hash, .. } => Some((*slot, hash)),
+            Self::Fields(_) | Self::End => None,
+        }
+    }
+}
+
 /// New values of some fields; `None`: stays as it is. `Some(None)`: is cleared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Patch {

@@ -10,13 +10,17 @@ use std::borrow::Cow;
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::domain::units::UnixMillis;
 use crate::domain::usage::UsageEvent;
-use crate::ports::DeadLetter;
+use crate::ports::{DeadLetter, DeadLetterId};
+
+mod arriving;
+mod unescape;
+
+use arriving::{Arriving, Found};
 
 /// How deep a message may lie in lists and strings: one list and two strings is the most that the
 /// host wraps it in. A message that goes on for ever must not take the stack, and with it the process
@@ -32,30 +36,54 @@ pub struct Decoded {
     pub dead_letters: Vec<DeadLetter>,
 }
 
-#[derive(Deserialize)]
-struct Invocation<'a> {
-    #[serde(rename = "Data", borrow)]
-    data: Option<Data<'a>>,
+/// A delivery that is being read, piece by piece as it comes.
+pub struct Delivery {
+    arriving: Arriving,
+    decoded: Decoded,
+    now: UnixMillis,
 }
 
-#[derive(Deserialize)]
-struct Data<'a> {
-    #[serde(borrow)]
-    events: Option<&'a RawValue>,
+impl Delivery {
+    pub fn new(now: UnixMillis) -> Self {
+        Self { arriving: Arriving::new(), decoded: Decoded::default(), now }
+    }
+
+    /// Takes the next piece of a trigger's request body in.
+    pub fn take_in(&mut self, piece: &[u8]) {
+        let (decoded, now) = (&mut self.decoded, self.now);
+        self.arriving.take_in(piece, &mut |found| decoded.find(&found, now));
+    }
+
+    /// How many messages were read since they were taken out.
+    pub fn len(&self) -> usize {
+        self.decoded.events.len() + self.decoded.dead_letters.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes out what was read until now.
+    pub fn read(&mut self) -> Decoded {
+        std::mem::take(&mut self.decoded)
+    }
+
+    /// What was read last, when nothing more comes.
+    pub fn end(mut self) -> Decoded {
+        let (decoded, now) = (&mut self.decoded, self.now);
+        if let Some((head, id)) = self.arriving.end(&mut |found| decoded.find(&found, now)) {
+            let head = String::from_utf8_lossy(&head);
+            decoded.bury_as(id, &head, "not a batch of the Functions host".to_owned(), now);
+        }
+        self.decoded
+    }
 }
 
 /// Reads a trigger's request body.
-pub fn delivered(body: &[u8], now: UnixMillis) -> Decoded {
-    let mut decoded = Decoded::default();
-    let events = serde_json::from_slice::<Invocation<'_>>(body)
-        .ok()
-        .and_then(|invocation| invocation.data?.events)
-        .map(RawValue::get);
-    match events {
-        Some(events) => decoded.take_in(events, MAX_WRAPS, now),
-        None => decoded.bury(&String::from_utf8_lossy(body), "not a batch of the Functions host".into(), now),
-    }
-    decoded
+fn delivered(body: &[u8], now: UnixMillis) -> Decoded {
+    let mut delivery = Delivery::new(now);
+    delivery.take_in(body);
+    delivery.end()
 }
 
 /// Reads a message that was kept as unreadable once more.
@@ -70,6 +98,13 @@ pub(super) fn kept(message: &str, now: UnixMillis) -> Decoded {
 }
 
 impl Decoded {
+    fn find(&mut self, found: &Found, now: UnixMillis) {
+        match found {
+            Found::Json(json) => self.take_in(&String::from_utf8_lossy(json), MAX_WRAPS - 2, now),
+            Found::Text(text) => self.take_in_text(&String::from_utf8_lossy(text), MAX_WRAPS - 1, now),
+        }
+    }
+
     /// Takes a message or a list of them in, wrapped `wraps` times at the most.
     fn take_in(&mut self, json: &str, wraps: usize, now: UnixMillis) {
         let json = json.trim();
@@ -116,9 +151,14 @@ impl Decoded {
 
     fn bury(&mut self, message: &str, reason: String, now: UnixMillis) {
         let id = digest(&SHA256, message.as_bytes());
+        let id = id.as_ref().try_into().expect("an SHA-256 digest has 32 bytes");
+        self.bury_as(id, message, reason, now);
+    }
+
+    fn bury_as(&mut self, id: DeadLetterId, message: &str, reason: String, now: UnixMillis) {
         let end = (0..=message.len().min(MAX_KEPT_BYTES)).rev().find(|end| message.is_char_boundary(*end));
         self.dead_letters.push(DeadLetter {
-            id: id.as_ref().try_into().expect("an SHA-256 digest has 32 bytes"),
+            id,
             received_at: now,
             reason,
             // PostgreSQL keeps no NUL in a text.
@@ -154,7 +194,16 @@ mod tests {
 
     fn batch(events: &Value) -> Decoded {
         let body = json!({"Data": {"events": events}, "Metadata": {"RetryContext": {"RetryCount": 5}}});
-        delivered(body.to_string().as_bytes(), NOW)
+        let body = body.to_string();
+        let whole = delivered(body.as_bytes(), NOW);
+        // However it is cut, it says the same.
+        for piece_bytes in [1, 3, 7, 64] {
+            let mut delivery = Delivery::new(NOW);
+            body.as_bytes().chunks(piece_bytes).for_each(|piece| delivery.take_in(piece));
+            let cut = delivery.end();
+            assert_eq!((&cut.events, &cut.dead_letters), (&whole.events, &whole.dead_letters));
+        }
+        whole
     }
 
     #[test]

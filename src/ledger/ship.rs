@@ -124,7 +124,8 @@ impl Shipping {
         }
         let mut served = self.served.subscribe();
         // What is late is sent all the same.
-        let _ = tokio::time::timeout(patience, served.wait_for(|served| *served >= number)).await;
+        let served = tokio::time::timeout(patience, served.wait_for(|served| *served >= number));
+        let _ = self.stop.run_until_cancelled(served).await;
     }
 
     /// Sends what there is whenever there is something, beginning with what another process left.

@@ -18,10 +18,11 @@ use crate::domain::key::{self, Hasher, KeyHash};
 use crate::domain::subscription::Subscription;
 use crate::domain::token;
 use crate::domain::units::UnixMillis;
-use crate::ports::{Subscriptions, Unavailable};
+use crate::ports::{Clock, Subscriptions, Unavailable};
 
 mod believed;
 mod signed_in;
+mod watch;
 
 use believed::Believed;
 pub use signed_in::SignedIn;
@@ -58,8 +59,8 @@ pub struct Keys {
 }
 
 impl Keys {
-    pub fn new(hasher: Hasher, store: Arc<dyn Subscriptions>) -> Self {
-        Self { hasher, store, believed: Believed::with_room_for(MAX_BELIEVED) }
+    pub fn new(hasher: Hasher, store: Arc<dyn Subscriptions>, clock: Arc<dyn Clock>) -> Self {
+        Self { hasher, store, believed: Believed::with_room_for(MAX_BELIEVED, clock) }
     }
 
     /// The caller that an issued key proves.
@@ -114,9 +115,9 @@ impl Proxy {
     }
 
     /// A subscription was changed: what was known of it here is not believed any more.
-    pub async fn forget(&self, id: &SubscriptionId) {
-        self.keys.believed.forget(id).await;
-        self.signed_in.forget(id).await;
+    pub fn forget(&self, id: &SubscriptionId) {
+        self.keys.believed.forget(id);
+        self.signed_in.forget(id);
     }
 }
 

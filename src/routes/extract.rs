@@ -104,27 +104,60 @@ pub(super) async fn body_in(
 /// Reads a body, asking `may` for each size that it grows to.
 async fn pieces(
     headers: &HeaderMap,
-    mut body: Body,
+    body: Body,
     max: usize,
     mut may: impl FnMut(usize) -> Result<(), Refusal>,
 ) -> Result<Bytes, Refusal> {
-    let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    if length.is_some_and(|length| length > max) {
-        return Err(Refusal::TooLarge);
-    }
     let mut read = Pieces::default();
-    loop {
-        let frame = tokio::time::timeout(SILENCE, body.frame()).await;
-        let frame = frame.map_err(|_| Refusal::BodyTimeout(SILENCE))?;
-        let Some(frame) = frame else { return Ok(read.whole()) };
-        let broke_off = |_| Refusal::Invalid { message: "the body broke off".to_owned(), param: None };
-        let Ok(bytes) = frame.map_err(broke_off)?.into_data() else { continue };
-        if read.len() + bytes.len() > max {
+    let mut arriving = Arriving::new(headers, body, max)?;
+    while let Some(piece) = arriving.next().await? {
+        may(read.len() + piece.len())?;
+        read.push(piece, arriving.promised);
+    }
+    Ok(read.whole())
+}
+
+/// A body of a bounded size as it comes, of which nothing is kept.
+pub(super) struct Arriving {
+    body: Body,
+    max: usize,
+    promised: Option<usize>,
+    read: usize,
+}
+
+impl Arriving {
+    /// # Errors
+    /// [`Refusal::TooLarge`] if its length says so.
+    pub(super) fn new(headers: &HeaderMap, body: Body, max: usize) -> Result<Self, Refusal> {
+        let promised = length(headers);
+        if promised.is_some_and(|length| length > max) {
             return Err(Refusal::TooLarge);
         }
-        may(read.len() + bytes.len())?;
-        read.push(bytes, length);
+        Ok(Self { body, max, promised, read: 0 })
     }
+
+    /// The next piece; `None` at the end.
+    ///
+    /// # Errors
+    /// As [`body`].
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
+        loop {
+            let frame = tokio::time::timeout(SILENCE, self.body.frame()).await;
+            let frame = frame.map_err(|_| Refusal::BodyTimeout(SILENCE))?;
+            let Some(frame) = frame else { return Ok(None) };
+            let broke_off = |_| Refusal::Invalid { message: "the body broke off".to_owned(), param: None };
+            let Ok(piece) = frame.map_err(broke_off)?.into_data() else { continue };
+            self.read += piece.len();
+            if self.read > self.max {
+                return Err(Refusal::TooLarge);
+            }
+            return Ok(Some(piece));
+        }
+    }
+}
+
+fn length(headers: &HeaderMap) -> Option<usize> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// A body as it comes: most are one piece, which is then never copied.

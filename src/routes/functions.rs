@@ -1,4 +1,4 @@
-//! What the Functions host calls: the event hub's batch. Only the host may.
+//! What the Functions host calls: the event hub's batch, the timer. Only the host may.
 //!
 //! Every call to the process comes through one port, so a trigger's request is told from a caller's
 //! by the marks of the host's proxy, which a caller cannot take off.
@@ -18,7 +18,7 @@ use super::respond::{self, Refused};
 use crate::app::App;
 use crate::proxy::Refusal;
 
-/// A hundred events of at most a megabyte, escaped twice.
+/// A hundred events of at most a megabyte, escaped twice. They are read as they come.
 const MAX_BATCH_BYTES: usize = 512 * 1024 * 1024;
 
 /// A batch is answered by then: what Log Analytics has not taken waits in the ledger, and the next batch, or
@@ -43,14 +43,28 @@ pub(super) async fn token_accounting(State(app): State<App>, request: Request) -
     if !is_from_host(&parts.headers) {
         return Err(Refusal::NotFound.into());
     }
-    let body = extract::body(&parts.headers, body, MAX_BATCH_BYTES).await?;
-    let posted = app.ledger.post_delivered(&body).await?;
+    let mut delivery = app.ledger.delivery()?;
+    let mut arriving = extract::Arriving::new(&parts.headers, body, MAX_BATCH_BYTES)?;
+    while let Some(piece) = arriving.next().await? {
+        delivery.take_in(&piece).await?;
+    }
+    let posted = delivery.end().await?;
     // The instance may sleep as soon as it has answered.
     app.ledger.shipped(SHIPPING).await;
     Ok(respond::invocation(&format!(
         "{} events posted, {} of them new; {} messages could not be read",
         posted.events, posted.new, posted.dead_letters
     )))
+}
+
+/// The timer's call; what stands in it is of no interest. It may come late, or twice at once.
+pub(super) async fn upkeep(State(app): State<App>, headers: HeaderMap) -> Result<Response, Refused> {
+    if !is_from_host(&headers) {
+        return Err(Refusal::NotFound.into());
+    }
+    let done = app.upkeep().run().await;
+    let status = if done.has_failed { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK };
+    Ok((status, respond::invocation(&done.told.join("; "))).into_response())
 }
 
 #[derive(Deserialize)]

@@ -174,6 +174,12 @@ pub(super) fn broken() -> Response {
     Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "the gateway failed").into_response()
 }
 
+/// While something that the gateway needs from the start does not answer.
+pub(super) async fn not_yet() -> Response {
+    let cause = "it has not started yet: the log says what it waits for".to_owned();
+    Refused::unavailable("the gateway cannot answer just now; try again", cause).into_response()
+}
+
 /// What the Functions host must be answered: a JSON object, never an empty body, which would hang
 /// the invocation until its timeout.
 pub(super) fn invocation(log: &str) -> Response {

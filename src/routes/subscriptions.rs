@@ -116,7 +116,7 @@ pub(super) async fn change(
     let form: PatchForm = form::read(&body)?;
     let author = app.issuing.author(actor, address);
     let changed = app.issuing.change(&id, form.into(), &author).await?;
-    app.proxy.forget(&id).await;
+    app.proxy.forget(&id);
     Ok(Json(shown(&changed)))
 }
 
@@ -136,7 +136,7 @@ pub(super) async fn replace_key(
     app.issuing.within(&reach, &id).await?;
     let author = app.issuing.author(actor, address);
     let key = app.issuing.replace_key(&id, slot, &author).await?;
-    app.proxy.forget(&id).await;
+    app.proxy.forget(&id);
     Ok(Json(json!({"key": key.expose_secret()})))
 }
 
@@ -151,7 +151,7 @@ pub(super) async fn end(
     app.issuing.within(&reach, &id).await?;
     let author = app.issuing.author(actor, address);
     app.issuing.end(&id, &author).await?;
-    app.proxy.forget(&id).await;
+    app.proxy.forget(&id);
     Ok(StatusCode::NO_CONTENT)
 }
 

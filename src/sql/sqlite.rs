@@ -9,10 +9,10 @@ use sqlx::sqlite::{
     SqliteSynchronous,
 };
 
+use super::rates::Rates;
 use super::{OpenError, unavailable};
 use crate::ports::Unavailable;
 
-mod audit;
 mod ledger;
 mod subscriptions;
 
@@ -36,7 +36,7 @@ const PEPPER: &str = "key_pepper";
 pub struct Database {
     readers: SqlitePool,
     writer: SqlitePool,
-    rates: ledger::Rates,
+    rates: Rates,
 }
 
 impl Database {
@@ -65,7 +65,7 @@ impl Database {
         let migrated = again(async || migrations.run(&writer).await).await;
         migrated.map_err(|error| OpenError::Migrate(shown(), error))?;
         let readers = pool(READERS).connect_lazy_with(options.read_only(true));
-        Ok(Self { readers, writer, rates: ledger::Rates::default() })
+        Ok(Self { readers, writer, rates: Rates::default() })
     }
 
     /// The secret under which keys are hashed: made when it is first asked for, and kept.
@@ -73,9 +73,7 @@ impl Database {
     /// # Errors
     /// When the database, or the system's generator, has none to give.
     pub async fn pepper(&self) -> Result<Vec<u8>, Unavailable> {
-        let mut fresh = [0_u8; 32];
-        getrandom::fill(&mut fresh)
-            .map_err(|error| Unavailable { what: "the system's random generator", source: error.into() })?;
+        let fresh = super::fresh_pepper()?;
         // Two processes that start at once both insert, and both read the one that was first.
         sqlx::query("INSERT INTO settings (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING")
             .bind(PEPPER)

@@ -11,12 +11,15 @@ use tokio_util::task::TaskTracker;
 use super::WiringError;
 use crate::azure::caller_tokens::{Endpoint, Place};
 use crate::azure::entra::{self, Tokens};
+use crate::azure::log_analytics::LogAnalytics;
 use crate::azure::{cloud, event_hubs, transport};
-use crate::config::settings::{self, Settings};
-use crate::doctor::{Database, Doctor, EventHub, Hub, Identity, SigningKeys, SystemResolver, Vault};
+use crate::config::settings::{self, DatabasePlace, PostgresPlace, Settings};
+use crate::doctor::{
+    Database, Doctor, EventHub, Hub, Identity, Logs, SigningKeys, SystemResolver, Unfit, Vault,
+};
 use crate::memory::SystemClock;
-use crate::ports::{Undelivered, with_causes};
-use crate::sql::sqlite;
+use crate::ports::{DatabasePasswords, Undelivered, with_causes};
+use crate::sql::{postgres, sqlite};
 
 /// What is renewed behind it ends with `stop`.
 ///
@@ -29,7 +32,15 @@ pub fn doctor(
 ) -> Result<Doctor<'_>, WiringError> {
     let client = transport::client()?;
     let clock = Arc::new(SystemClock::start());
-    let tokens = Tokens::new(entra::source(settings, client.clone()), clock, TaskTracker::new(), stop);
+    let tasks = TaskTracker::new();
+    let database: Arc<dyn Database> = match &settings.database {
+        DatabasePlace::Sqlite(file) => Arc::new(File(file.clone())),
+        DatabasePlace::Postgres(place) => {
+            let passwords = super::stores::passwords(settings, place, &tasks, &stop)?;
+            Arc::new(Server { place: place.clone(), passwords })
+        }
+    };
+    let tokens = Tokens::new(entra::source(settings, client.clone()), clock, tasks, stop);
     let vault = match &settings.key_vault {
         Some(url) => Some(Vault {
             url: url.clone(),
@@ -49,6 +60,12 @@ pub fn doctor(
         }),
         None => None,
     };
+    let logs = settings.logs.as_ref().map(|logs| Logs {
+        endpoint: logs.endpoint.clone(),
+        rule_id: logs.rule_id.clone(),
+        asked: Arc::new(LogAnalytics::new(logs, settings.cloud, tokens.clone(), client.clone())),
+        suffix: cloud::facts(settings.cloud).logs_suffix,
+    });
     let (identity, cloud) = (settings.identity.clone(), settings.cloud);
     let place = Place::new(settings.cloud, settings.entra_authority.as_ref());
     Ok(Doctor {
@@ -56,10 +73,11 @@ pub fn doctor(
         signing_keys: Arc::new(Keys(place.endpoint(client.clone()))),
         client,
         resolver: Arc::new(SystemResolver),
-        database: Arc::new(File(settings.database_file.clone())),
+        database,
         identity: Arc::new(App { identity, cloud, tokens }),
         vault,
         event_hub,
+        logs,
         api_version,
     })
 }
@@ -89,13 +107,30 @@ struct File(PathBuf);
 
 #[async_trait]
 impl Database for File {
-    async fn look(&self) -> Result<String, String> {
+    async fn look(&self) -> Result<String, Unfit> {
         let file = self.0.display();
         match sqlite::is_there(&self.0).await {
             Ok(true) => Ok(format!("{file} can be opened")),
             Ok(false) => Ok(format!("{file} is not there yet: the first start makes it")),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(Unfit {
+                what: error.to_string(),
+                mend: "set TOLLGATE_DATABASE_URL to one that can be used".to_owned(),
+            }),
         }
+    }
+}
+
+/// A PostgreSQL server.
+struct Server {
+    place: PostgresPlace,
+    passwords: Option<Arc<dyn DatabasePasswords>>,
+}
+
+#[async_trait]
+impl Database for Server {
+    async fn look(&self) -> Result<String, Unfit> {
+        let looked = postgres::examine(&self.place, self.passwords.as_deref()).await;
+        looked.map_err(|(what, mend)| Unfit { what, mend })
     }
 }
 

@@ -330,8 +330,9 @@ async fn a_faulty_application_is_told_its_field_and_changes_nothing() {
 
 #[tokio::test]
 async fn while_it_starts_it_says_so_and_the_rest_waits() {
+    use tollgate::routes::Start;
     let gateway = TestGateway::start().await;
-    let (ready, starting) = tokio::sync::watch::channel(None);
+    let (ready, starting) = tokio::sync::watch::channel(Start::UnderWay);
     let listener = crate::support::listener().await;
     let url = format!("http://{}", listener.local_addr().unwrap());
     let stop = tokio_util::sync::CancellationToken::new();
@@ -346,7 +347,7 @@ async fn while_it_starts_it_says_so_and_the_rest_waits() {
     let waiting = get("/subscriptions");
     let made = async {
         tokio::task::yield_now().await;
-        ready.send_replace(Some(tollgate::routes::router(gateway.app.clone())));
+        ready.send_replace(Start::Done(tollgate::routes::router(gateway.app.clone())));
     };
     assert_eq!(tokio::join!(waiting, made).0.status, 401);
     // On the same connection, which was there before.

@@ -19,4 +19,5 @@ mod proxying;
 mod rig;
 mod strictness;
 mod template;
+mod timer;
 mod wire;

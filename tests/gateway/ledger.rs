@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tollgate::domain::units::UnixMillis;
 use tollgate::ports::{DeadLetter, Postings};
 
-use crate::support::{Answer, TestGateway};
+use crate::support::{Answer, Process, TestGateway, configuration};
 
 const HOST: [(&str, &str); 2] =
     [("user-agent", "Azure-Functions-Host/4.1037"), ("x-azure-functions-invocationid", "5d8b2a10")];
@@ -310,4 +310,37 @@ async fn dead_letters_are_listed_in_pages_and_replayed_once_they_can_be_read() {
         let answer = gateway.manage("GET", &format!("/reports/dead-letters?cursor={cursor}"), None).await;
         assert_eq!(answer.status, 400, "{}", answer.body);
     }
+}
+
+#[tokio::test]
+async fn a_delivery_of_any_size_is_taken_in_in_bounded_memory() {
+    const MESSAGES: u32 = 80;
+    let folder = tempfile::tempdir().unwrap();
+    let nowhere = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+    let process = Process::serve(folder.path(), &configuration(nowhere)).await;
+    let before = process.peak_bytes();
+    let message = |number| {
+        let text = event(number, &json!({"from_a_later_version": "\"\\".repeat(50_000)})).to_string();
+        // JSON in a string, in a list, in a string: the inside of the outer string.
+        let twice = json!(json!(text).to_string()).to_string();
+        let comma = if number == 0 { "" } else { "," };
+        Ok::<_, std::io::Error>(format!("{comma}{}", &twice[1..twice.len() - 1]))
+    };
+    let begun = std::iter::once(Ok("{\"Data\":{\"events\":\"[".to_owned()));
+    let ended = std::iter::once(Ok("]\"},\"Metadata\":{}}".to_owned()));
+    let body = begun.chain((0..MESSAGES).map(message)).chain(ended);
+    let body_bytes: usize = message(1).unwrap().len() * MESSAGES as usize;
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let request = client
+        .post(format!("http://{}/token-accounting", process.address))
+        .header(HOST[0].0, HOST[0].1)
+        .header(HOST[1].0, HOST[1].1)
+        .body(reqwest::Body::wrap_stream(futures_util::stream::iter(body)));
+    let answer = request.send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let grown = process.peak_bytes() - before;
+    assert!(grown < 16 * 1024 * 1024, "{grown} bytes more for a delivery of {body_bytes}");
+    assert!(body_bytes > 40 * 1024 * 1024, "{body_bytes}");
+    let report = process.manage("GET", "/reports/usage?from=2026-03-01", None).await.json();
+    assert_eq!(report["total"]["requests"], MESSAGES);
 }

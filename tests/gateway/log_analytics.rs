@@ -89,6 +89,19 @@ async fn an_endpoint_that_is_down_fails_no_batch_and_gets_everything_later() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_hangs_holds_neither_a_reply_nor_for_long_a_batch() {
+    let around = around().await;
+    around.endpoint.always(Some(Says::Hangs));
+    let answer = around.gateway.chat(&json!({"messages": [{"role": "user", "content": "Hi."}]}), "").await;
+    assert_eq!(answer.status, 200);
+    around.endpoint.another_call().await;
+    // The call under way is given 20 s; the batch does not wait for that.
+    deliver(&around.gateway, 0..10).await;
+    assert_eq!((around.endpoint.calls().len(), around.endpoint.rows().len()), (1, 0));
+    assert_eq!(around.gateway.usage("from=2026-03-01").await["total"]["requests"], 11);
+}
+
+#[tokio::test]
 async fn a_process_that_was_killed_is_taken_up_where_it_stood() {
     let (endpoint, identity) = (LogIngestion::start().await, IdentityEndpoint::start(None).await);
     let (address, _stop) = resource(Knobs::default()).await;

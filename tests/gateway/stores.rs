@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use tollgate::sql::sqlite::Database;
 
-mod contract;
-mod ledger;
+pub(crate) mod contract;
+pub(crate) mod ledger;
 
 #[tokio::test]
 async fn sqlite_keeps_the_contract() {

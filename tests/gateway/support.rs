@@ -165,7 +165,7 @@ impl TestGateway {
         Proxy {
             config: Arc::clone(&proxy.config),
             clock: Arc::clone(&proxy.clock),
-            keys: Keys::new(issuing.hasher.clone(), Arc::clone(&issuing.store)),
+            keys: Keys::new(issuing.hasher.clone(), Arc::clone(&issuing.store), Arc::clone(&proxy.clock)),
             signed_in: Arc::clone(&proxy.signed_in),
             uses: Arc::clone(&proxy.uses),
             backends: Arc::clone(&proxy.backends),

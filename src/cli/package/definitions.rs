@@ -10,7 +10,7 @@ pub const FUNCIGNORE: &str = include_str!("../../../.funcignore");
 pub const SAMPLE_SETTINGS: &str = include_str!("../../../local.settings.sample.json");
 
 /// Each function's folder, and its `function.json`.
-pub const FUNCTIONS: [(&str, &str); 9] = [
+pub const FUNCTIONS: [(&str, &str); 10] = [
     ("dashboard", include_str!("../../../function-definitions/dashboard/function.json")),
     ("deployments", include_str!("../../../function-definitions/deployments/function.json")),
     ("healthz", include_str!("../../../function-definitions/healthz/function.json")),
@@ -19,6 +19,7 @@ pub const FUNCTIONS: [(&str, &str); 9] = [
     ("reports", include_str!("../../../function-definitions/reports/function.json")),
     ("subscriptions", include_str!("../../../function-definitions/subscriptions/function.json")),
     ("token-accounting", include_str!("../../../function-definitions/token-accounting/function.json")),
+    ("upkeep", include_str!("../../../function-definitions/upkeep/function.json")),
     ("v1", include_str!("../../../function-definitions/v1/function.json")),
 ];
 

@@ -4,6 +4,7 @@
 //! configuration has ceased to take.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Caller;
 use super::believed::Believed;
@@ -13,7 +14,7 @@ use crate::domain::ids::SubscriptionId;
 use crate::domain::subscription::Subscription;
 use crate::domain::token::Distrust;
 use crate::domain::units::UnixMillis;
-use crate::ports::{CallerTokens, Subscriptions, TokenRefusal, Unavailable};
+use crate::ports::{CallerTokens, Clock, Subscriptions, TokenRefusal, Unavailable};
 use crate::proxy::Refusal;
 
 /// More than any configuration binds.
@@ -27,8 +28,8 @@ pub struct SignedIn {
 }
 
 impl SignedIn {
-    pub fn new(tokens: Arc<dyn CallerTokens>, store: Arc<dyn Subscriptions>) -> Self {
-        Self { tokens, store, believed: Believed::with_room_for(MAX_BELIEVED) }
+    pub fn new(tokens: Arc<dyn CallerTokens>, store: Arc<dyn Subscriptions>, clock: Arc<dyn Clock>) -> Self {
+        Self { tokens, store, believed: Believed::with_room_for(MAX_BELIEVED, clock) }
     }
 
     /// Whom a token speaks for.
@@ -69,7 +70,19 @@ impl SignedIn {
         self.believed.get(id, || self.store.find(id)).await
     }
 
-    pub(super) async fn forget(&self, id: &SubscriptionId) {
-        self.believed.forget(id).await;
+    pub(super) fn forget(&self, id: &SubscriptionId) {
+        self.believed.forget(id);
+    }
+
+    pub(super) fn confirm(&self, at: Duration) {
+        self.believed.confirm(at);
+    }
+
+    pub(super) fn doubt(&self, at: Duration) {
+        self.believed.doubt(at);
+    }
+
+    pub(super) fn fails(&self) {
+        self.believed.fails();
     }
 }

@@ -3,9 +3,10 @@
 use std::sync::LazyLock;
 
 use async_trait::async_trait;
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
-use sqlx::{AssertSqlSafe, Connection as _, Row as _};
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{AssertSqlSafe, Connection as _};
 
+use super::super::rows::{Columns, SUMMED};
 use super::super::spans::Spans;
 use super::{Database, unavailable};
 use crate::domain::units::UnixMillis;
@@ -15,8 +16,6 @@ mod letters;
 mod outbox;
 mod ratings;
 mod rows;
-
-pub(super) use ratings::Rates;
 
 /// Rows in one statement. Each size is prepared once and then kept, so this is also how many are.
 const ROWS_A_STATEMENT: usize = 64;
@@ -35,9 +34,8 @@ impl LedgerStore for Database {
     async fn post(&self, batch: &Postings) -> Result<u64, Unavailable> {
         let posted = async {
             let mut connection = self.writer.acquire().await?;
-            self.rates
-                .keep(&mut connection, batch.entries.iter().filter_map(|entry| entry.rate.as_ref()))
-                .await?;
+            let rates = batch.entries.iter().filter_map(|entry| entry.rate.as_ref());
+            ratings::keep(&self.rates, &mut connection, rates).await?;
             // One statement is a transaction of its own: the usual batch needs no more.
             let is_usual = batch.dead_letters.is_empty() && batch.replayed.is_empty();
             if is_usual && batch.entries.len() <= ROWS_A_STATEMENT {
@@ -60,7 +58,7 @@ impl LedgerStore for Database {
         let groups: Vec<_> =
             query.group_by.iter().map(|group| expression(*group)).chain(["is_provisioned", "rate"]).collect();
         let groups = groups.join(", ");
-        let sums = ratings::SUMS;
+        let sums = summed();
         let filter = if query.provisioned_only { " AND is_provisioned" } else { "" };
         let units = "subscription_id, product, cost_center, deployment, model, backend, is_provisioned, rate, \
             requests, used_requests, estimated_requests, input_tokens, cached_input_tokens, output_tokens, \
@@ -81,8 +79,8 @@ impl LedgerStore for Database {
                 .fold(sqlx::query(AssertSqlSafe(sql)), |sql, (from, to)| sql.bind(from).bind(to))
                 .fetch_all(&mut *connection)
                 .await?;
-            let rates = self.rates.all_of(&mut connection, &rows, width + 1).await?;
-            rows.iter().map(|row| read(row, width, &rates)).collect::<Result<_, _>>()
+            let rates = ratings::found(&self.rates, &mut connection, &rows, width + 1).await?;
+            rows.iter().map(|row| Columns(row).sums(width, &rates)).collect::<Result<_, _>>()
         };
         selected.await.map_err(unavailable)
     }
@@ -105,19 +103,8 @@ fn expression(group: Group) -> &'static str {
     }
 }
 
-fn read(row: &SqliteRow, width: usize, rates: &ratings::Found) -> Result<Sums, sqlx::Error> {
-    let group = (0..width).map(|column| row.try_get(column)).collect::<Result<_, _>>()?;
-    let (requests, counts) = ratings::sums(row, width + 2)?;
-    let [requests, used_requests, estimated_requests] = requests;
-    Ok(Sums {
-        group,
-        is_provisioned: row.try_get(width)?,
-        rate: rates.of(row, width + 1)?,
-        requests,
-        used_requests,
-        estimated_requests,
-        counts,
-    })
+fn summed() -> String {
+    SUMMED.map(|column| format!("SUM({column})")).join(", ")
 }
 
 /// Inserts the rows that are not there yet, and says how many those were.

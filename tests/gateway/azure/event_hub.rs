@@ -146,6 +146,12 @@ impl EventHub {
         self.book.lock().unwrap().events.clone()
     }
 
+    /// At most so many of them, those behind the first `after`.
+    pub(crate) fn events_from(&self, after: usize, count: usize) -> Vec<String> {
+        let book = self.book.lock().unwrap();
+        book.events.iter().skip(after).take(count).cloned().collect()
+    }
+
     /// The same, each event once, by its id.
     pub(crate) fn distinct(&self) -> BTreeMap<String, Value> {
         let events = self.events();

@@ -16,7 +16,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tokio_util::task::TaskTracker;
 use tollgate::config::settings::Settings;
-use tollgate::doctor::{Database, Doctor, Finding, Identity, Resolver, SigningKeys, Vault};
+use tollgate::doctor::{Database, Doctor, Finding, Identity, Resolver, SigningKeys, Unfit, Vault};
 use tollgate::ports::{Secret, SecretFailure, Secrets};
 
 use crate::support::listener;
@@ -90,7 +90,7 @@ impl Resolver for Hanging {
 
 #[async_trait]
 impl Database for Hanging {
-    async fn look(&self) -> Result<String, String> {
+    async fn look(&self) -> Result<String, Unfit> {
         std::future::pending().await
     }
 }
@@ -120,7 +120,7 @@ impl SigningKeys for Hanging {
 
 #[async_trait]
 impl Database for Fine {
-    async fn look(&self) -> Result<String, String> {
+    async fn look(&self) -> Result<String, Unfit> {
         Ok("it can be opened".to_owned())
     }
 }
@@ -199,6 +199,7 @@ impl Surroundings {
             signing_keys: Arc::new(Fine),
             vault: self.vault.map(|values| vault(Arc::new(values) as Arc<dyn Secrets>)),
             event_hub: None,
+            logs: None,
             api_version: "2024-10-21".to_owned(),
         };
         if self.hangs {

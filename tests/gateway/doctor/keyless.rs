@@ -9,6 +9,7 @@ use super::process;
 use crate::azure::event_hub::EventHub;
 use crate::azure::identity_endpoint::{self, IdentityEndpoint};
 use crate::azure::issuer::{self, Issuer, TENANT};
+use crate::azure::log_ingestion::LogIngestion;
 use crate::azure::vault::{self, Vault};
 use crate::support::{configuration, resource};
 
@@ -97,4 +98,35 @@ async fn the_event_hub_is_asked_as_the_gateway_does_and_gets_no_event() {
     let wrong: Vec<_> = wrong.chain([foreign]).collect();
     assert!(amiss(&wrong).await.contains(&"wrong_namespace".to_owned()));
     assert_eq!(hub.events(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn log_analytics_is_asked_as_the_gateway_does_and_gets_no_row() {
+    let (endpoint, logs) = (IdentityEndpoint::start(None).await, LogIngestion::start().await);
+    let (resource, _stop) = resource(Knobs::default()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("gateway.json");
+    std::fs::write(&file, configuration(resource).to_string()).unwrap();
+    let mut settings = [&endpoint.settings()[..], &logs.settings()].concat();
+    settings.push(("TOLLGATE_CONFIG", file.display().to_string()));
+    let amiss = async |more: Option<(&'static str, &str)>| {
+        let more = more.map(|(name, value)| (name, value.to_owned()));
+        let mut codes = ask(folder.path(), &settings.iter().cloned().chain(more).collect::<Vec<_>>()).await.1;
+        codes.retain(|code| code.contains("log"));
+        codes
+    };
+
+    assert_eq!(amiss(None).await, Vec::<String>::new());
+    for wrong in [("TOLLGATE_LOGS_RULE_ID", "dcr-ffff"), ("TOLLGATE_LOGS_STREAM", "Custom-Other")] {
+        assert_eq!(amiss(Some(wrong)).await, ["log_analytics_refuses"]);
+    }
+    for (address, code) in [
+        ("http://127.0.0.1:1", "log_analytics_unreachable"),
+        ("https://usage.westeurope-1.ingest.monitor.azure.us", "wrong_logs_endpoint"),
+    ] {
+        assert_eq!(amiss(Some(("TOLLGATE_LOGS_ENDPOINT", address))).await, [code]);
+    }
+    endpoint.always(Some(identity_endpoint::Says::Status(400)));
+    assert_eq!(amiss(None).await, ["log_analytics_refuses"]);
+    assert!(logs.rows().is_empty());
 }

@@ -7,3 +7,4 @@ mod layout;
 mod lives;
 mod streams;
 mod trust;
+mod upkeep;

@@ -173,7 +173,7 @@ impl Front {
                         || methods.iter().any(|method| method == request.method().as_str());
                     takes && template.matches(request.uri().path())
                 }
-                Trigger::EventHub { .. } => false,
+                Trigger::EventHub { .. } | Trigger::Timer { .. } => false,
             }
         })
     }

@@ -27,6 +27,9 @@ pub(super) enum Trigger {
         /// Exactly one trigger and one output: anything more always gets an envelope.
         is_plain: bool,
     },
+    Timer {
+        name: String,
+    },
     EventHub {
         name: String,
         shape: Shape,
@@ -146,10 +149,26 @@ fn trigger(
             let shape = shape(binding).map_err(|fault| faults.push(fault)).ok()?;
             Some(Trigger::EventHub { name, shape, retry })
         }
+        "timertrigger" => {
+            check_schedule(binding["schedule"].as_str().unwrap_or_default(), settings, faults);
+            Some(Trigger::Timer { name })
+        }
         other => {
             faults.push(format!("has a trigger `{other}` that this host does not run"));
             None
         }
+    }
+}
+
+/// Six fields, the first of them seconds, or a setting that has them. Five, as elsewhere, would be another time.
+fn check_schedule(schedule: &str, settings: &Settings, faults: &mut Vec<String>) {
+    let named = schedule.strip_prefix('%').and_then(|rest| rest.strip_suffix('%'));
+    let schedule = named.map_or(Some(schedule), |setting| settings.get(setting).map(String::as_str));
+    let is_field = |field: &str| {
+        field.chars().all(|sign| sign.is_ascii_digit() || matches!(sign, '*' | '/' | ',' | '-'))
+    };
+    if schedule.is_none_or(|text| text.split(' ').count() != 6 || !text.split(' ').all(is_field)) {
+        faults.push("has no schedule of six fields".to_owned());
     }
 }
 

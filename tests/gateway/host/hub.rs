@@ -173,38 +173,39 @@ impl Listener {
             attempts,
         };
         let no_answer = |error: BoxError| Failure::NoAnswer(error.to_string());
-        let port = self.port().await.ok_or_else(|| Failure::NoAnswer("it has ended".to_owned()))?;
-        let request = self.request(port, &delivery.body()).map_err(no_answer)?;
+        let ended = || Failure::NoAnswer("it has ended".to_owned());
+        let port = port(&self.handler).await.ok_or_else(ended)?;
+        let request = request(port, &self.function, &delivery.body()).map_err(no_answer)?;
         let response = self.client.send(request).await.map_err(|error| no_answer(error.into()))?;
         judge(response).await
     }
+}
 
-    /// During a restart an invocation waits.
-    async fn port(&self) -> Option<u16> {
-        let mut state = self.handler.clone();
-        match *state.wait_for(|state| *state != State::Starting).await.ok()? {
-            State::Ready { port, .. } => Some(port),
-            _ => None,
-        }
-    }
-
-    /// In pieces and without a length, as the host sends it.
-    fn request(&self, port: u16, body: &Value) -> Result<Request<Body>, BoxError> {
-        let bytes = Bytes::from(body.to_string());
-        let pieces: Vec<_> =
-            bytes.chunks(64 * 1024).map(|piece| Ok(Frame::data(bytes.slice_ref(piece)))).collect();
-        let request = Request::post(format!("http://127.0.0.1:{port}/{}", self.function))
-            .header("host", format!("127.0.0.1:{port}"))
-            .header("user-agent", format!("Azure-Functions-Host/{HOST_VERSION}"))
-            .header(CONTENT_TYPE, "application/json; charset=utf-8")
-            .header("x-azure-functions-hostversion", HOST_VERSION)
-            .header("x-azure-functions-invocationid", uuid::Uuid::now_v7().to_string())
-            .body(StreamBody::new(futures_util::stream::iter(pieces)).boxed_unsync())?;
-        Ok(request)
+/// During a restart an invocation waits.
+pub(super) async fn port(handler: &watch::Receiver<State>) -> Option<u16> {
+    let mut state = handler.clone();
+    match *state.wait_for(|state| *state != State::Starting).await.ok()? {
+        State::Ready { port, .. } => Some(port),
+        _ => None,
     }
 }
 
-async fn judge(response: Response<Incoming>) -> Result<Value, Failure> {
+/// A trigger's call, in pieces and without a length, as the host sends it.
+pub(super) fn request(port: u16, function: &str, body: &Value) -> Result<Request<Body>, BoxError> {
+    let bytes = Bytes::from(body.to_string());
+    let pieces: Vec<_> =
+        bytes.chunks(64 * 1024).map(|piece| Ok(Frame::data(bytes.slice_ref(piece)))).collect();
+    let request = Request::post(format!("http://127.0.0.1:{port}/{function}"))
+        .header("host", format!("127.0.0.1:{port}"))
+        .header("user-agent", format!("Azure-Functions-Host/{HOST_VERSION}"))
+        .header(CONTENT_TYPE, "application/json; charset=utf-8")
+        .header("x-azure-functions-hostversion", HOST_VERSION)
+        .header("x-azure-functions-invocationid", uuid::Uuid::now_v7().to_string())
+        .body(StreamBody::new(futures_util::stream::iter(pieces)).boxed_unsync())?;
+    Ok(request)
+}
+
+pub(super) async fn judge(response: Response<Incoming>) -> Result<Value, Failure> {
     let (parts, body) = response.into_parts();
     if !parts.status.is_success() {
         return Err(Failure::Status(parts.status.as_u16()));

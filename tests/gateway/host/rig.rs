@@ -16,6 +16,7 @@ use super::app::{App, Mode, Settings};
 use super::backend::Backend;
 use super::front::Host;
 use super::hub::Listener;
+use super::timer::Timer;
 
 pub(super) const ADMIN_KEY: &str = "plainly-not-a-real-admin-key";
 pub(super) const CHAT: &str = "/openai/deployments/gpt-4o-mini/chat/completions?api-version=2024-10-21";
@@ -165,6 +166,15 @@ impl Rig {
     pub(super) fn listener(&self) -> Listener {
         let state = self.host.handler().state();
         Listener::new(&self.host.app, "token-accounting", state).without_pauses()
+    }
+
+    /// The database of all instances.
+    pub(super) fn ledger_file(&self) -> PathBuf {
+        self.stage.folder.path().join("ledger.db")
+    }
+
+    pub(super) fn timer(&self) -> Timer {
+        Timer::new(&self.host.app, "upkeep", self.host.handler().state())
     }
 
     /// All that was ever used, by subscription.

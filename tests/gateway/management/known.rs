@@ -52,6 +52,10 @@ impl Subscriptions for Counting {
         self.store.asked_before(once).await
     }
 
+    async fn forget_requests(&self, before: UnixMillis) -> Result<u64, Unavailable> {
+        self.store.forget_requests(before).await
+    }
+
     async fn change(
         &self,
         id: &SubscriptionId,
@@ -73,7 +77,7 @@ impl Subscriptions for Counting {
 fn counting(gateway: &TestGateway) -> (Arc<Counting>, Keys) {
     let issuing = &gateway.app.issuing;
     let store = Arc::new(Counting { store: Arc::clone(&issuing.store), looks: AtomicU64::new(0) });
-    (Arc::clone(&store), Keys::new(issuing.hasher.clone(), store))
+    (Arc::clone(&store), Keys::new(issuing.hasher.clone(), store, Arc::clone(&gateway.app.proxy.clock)))
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ pub(crate) async fn keeps_the_contract(store: &dyn Subscriptions) {
     pages_through_the_audit(store).await;
 }
 
-fn subscription(id: &str) -> Subscription {
+pub(crate) fn subscription(id: &str) -> Subscription {
     Subscription {
         id: name(id),
         name: ODD.to_owned(),
@@ -52,11 +52,11 @@ fn hash(text: &str) -> KeyHash {
     tollgate::domain::key::Hasher::new(b"contract").hash(text)
 }
 
-fn keys(id: &str) -> KeyHashes {
+pub(crate) fn keys(id: &str) -> KeyHashes {
     KeyHashes { primary: hash(&format!("{id} 1")), secondary: hash(&format!("{id} 2")) }
 }
 
-fn author(at: i64) -> Author {
+pub(crate) fn author(at: i64) -> Author {
     let actor = Actor::Person { tenant_id: "t".into(), object_id: ODD.into(), client_id: "c".into() };
     Author { actor, address: Some("2001:db8::1".parse().unwrap()), at: UnixMillis(at) }
 }
@@ -71,7 +71,7 @@ fn patch(patch: Patch) -> Change {
     Change::Fields(Box::new(patch))
 }
 
-async fn audit_of(store: &dyn Subscriptions, id: &str) -> Vec<tollgate::domain::audit::Record> {
+pub(crate) async fn audit_of(store: &dyn Subscriptions, id: &str) -> Vec<tollgate::domain::audit::Record> {
     let query = AuditQuery { subscription: Some(name(id)), limit: 100, ..AuditQuery::default() };
     store.audit(&query).await.unwrap()
 }
@@ -109,6 +109,11 @@ async fn issues_once(store: &dyn Subscriptions) {
     let later = Once { forget_before: UnixMillis(1_001), ..other };
     assert_eq!(store.asked_before(&later).await.unwrap(), None);
     assert_eq!(create(store, &subscription("once-2"), Some(&later)).await, Created::New);
+    // That forgot the first. The second was made at 1,000 as well.
+    assert_eq!(store.forget_requests(UnixMillis(1_000)).await.unwrap(), 0);
+    assert!(store.asked_before(&other).await.unwrap().is_some());
+    assert_eq!(store.forget_requests(UnixMillis(1_001)).await.unwrap(), 1);
+    assert_eq!(store.asked_before(&other).await.unwrap(), None);
 }
 
 async fn keeps_ids_and_keys_apart(store: &dyn Subscriptions) {
@@ -242,7 +247,10 @@ async fn pages_through_lists(store: &dyn Subscriptions) {
     assert_eq!(ids(&owner).await, ["page-0", "page-3", "page-6"]);
     let both = ListQuery { product: Some(name("odd")), ..owner };
     assert_eq!(ids(&both).await, ["page-3"]);
-    assert_eq!(ids(&ListQuery { owner: Some(ODD.to_owned()), ..both }).await, [""; 0]);
+    for nobody in [ODD, "\0", "owner-0\0"] {
+        let query = ListQuery { owner: Some(nobody.to_owned()), ..both.clone() };
+        assert_eq!(ids(&query).await, [""; 0]);
+    }
 }
 
 async fn pages_through_the_audit(store: &dyn Subscriptions) {

@@ -1,9 +1,9 @@
 //! Dead letters.
 
 use async_trait::async_trait;
-use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
+use super::super::super::rows::Columns;
 use super::super::{Database, unavailable};
 use crate::domain::units::UnixMillis;
 use crate::ports::{DeadLetter, DeadLetterId, DeadLetters, Unavailable};
@@ -54,19 +54,9 @@ impl DeadLetters for Database {
         .bind(time)
         .bind(id.as_slice())
         .bind(i64::from(limit))
-        .try_map(|row| read(&row))
+        .try_map(|row: SqliteRow| Columns(&row).dead_letter())
         .fetch_all(&self.readers)
         .await
         .map_err(unavailable)
     }
-}
-
-fn read(row: &SqliteRow) -> Result<DeadLetter, sqlx::Error> {
-    let id: &[u8] = row.try_get("id")?;
-    Ok(DeadLetter {
-        id: id.try_into().map_err(|_| sqlx::Error::Decode("a dead letter's id has 32 bytes".into()))?,
-        received_at: UnixMillis(row.try_get("received_at")?),
-        reason: row.try_get("reason")?,
-        message: row.try_get("message")?,
-    })
 }

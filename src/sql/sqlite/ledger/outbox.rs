@@ -3,8 +3,9 @@
 use async_trait::async_trait;
 use sqlx::Connection as _;
 
+use super::super::super::rows::Columns;
 use super::super::{Database, unavailable};
-use super::rows;
+use super::ratings;
 use crate::domain::ids::RequestId;
 use crate::domain::units::UnixMillis;
 use crate::ports::{Entry, Outbox, Unavailable};
@@ -24,8 +25,8 @@ impl Outbox for Database {
             .bind(i64::from(limit))
             .fetch_all(&mut *connection)
             .await?;
-            let rates = self.rates.all_of(&mut connection, &rows, "rate").await?;
-            rows.iter().map(|row| rows::read(row, &rates)).collect::<Result<Vec<_>, _>>()
+            let rates = ratings::found(&self.rates, &mut connection, &rows, "rate").await?;
+            rows.iter().map(|row| Columns(row).entry(&rates)).collect::<Result<Vec<_>, _>>()
         };
         let mut claimed = claimed.await.map_err(unavailable)?;
         claimed.sort_by_key(|entry| entry.event.time);

@@ -1,15 +1,8 @@
-//! A usage event as a row, and back.
+//! A usage event as a row.
 
-use serde::de::DeserializeOwned;
-use sqlx::sqlite::{SqliteArguments, SqliteRow};
-use sqlx::{Row as _, Sqlite};
-use uuid::Uuid;
+use sqlx::Sqlite;
+use sqlx::sqlite::SqliteArguments;
 
-use super::super::subscriptions::name;
-use super::ratings::Found;
-use crate::domain::ids::RequestId;
-use crate::domain::units::UnixMillis;
-use crate::domain::usage::{Schema, Usage, UsageEvent};
 use crate::ports::Entry;
 
 pub(super) const COLUMNS: usize = 30;
@@ -58,59 +51,4 @@ pub(super) fn bind<'q>(query: Query<'q>, entry: &'q Entry, ship: bool) -> Query<
         .bind(signed(event.usage.images))
         .bind(rate.as_ref().map(|rate| rate.id().0.to_vec()))
         .bind(ship.then_some(0_i64))
-}
-
-pub(super) fn read(row: &SqliteRow, rates: &Found) -> Result<Entry, sqlx::Error> {
-    let event = UsageEvent {
-        schema: Schema::V1,
-        id: RequestId(Uuid::from_slice(row.try_get("id")?).map_err(decode)?),
-        time: UnixMillis(row.try_get("time")?),
-        subscription_id: name(row, "subscription_id")?,
-        product: name(row, "product")?,
-        cost_center: row.try_get("cost_center")?,
-        end_user: row.try_get("end_user")?,
-        operation: row.try_get::<String, _>("operation")?.into(),
-        deployment: name(row, "deployment")?,
-        model: row.try_get("model")?,
-        api_version: row.try_get("api_version")?,
-        backend: name(row, "backend")?,
-        region: row.try_get("region")?,
-        attempts: number(row, "attempts")?,
-        status: number(row, "status")?,
-        stream: row.try_get("stream")?,
-        outcome: word(row, "outcome")?,
-        usage: Usage {
-            source: word(row, "source")?,
-            input_tokens: number(row, "input_tokens")?,
-            cached_input_tokens: number(row, "cached_input_tokens")?,
-            output_tokens: number(row, "output_tokens")?,
-            reasoning_tokens: number(row, "reasoning_tokens")?,
-            audio_input_tokens: number(row, "audio_input_tokens")?,
-            audio_output_tokens: number(row, "audio_output_tokens")?,
-            cache_write_tokens: number(row, "cache_write_tokens")?,
-            images: number(row, "images")?,
-        },
-        duration_ms: number(row, "duration_ms")?,
-        first_byte_ms: match row.try_get::<Option<i64>, _>("first_byte_ms")? {
-            Some(_) => Some(number(row, "first_byte_ms")?),
-            None => None,
-        },
-    };
-    Ok(Entry { event, is_provisioned: row.try_get("is_provisioned")?, rate: rates.of(row, "rate")? })
-}
-
-fn decode(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> sqlx::Error {
-    sqlx::Error::Decode(error.into())
-}
-
-fn number<T: TryFrom<i64, Error: std::error::Error + Send + Sync + 'static>>(
-    row: &SqliteRow,
-    column: &str,
-) -> Result<T, sqlx::Error> {
-    T::try_from(row.try_get(column)?).map_err(decode)
-}
-
-/// A variant, by the name that it has in the event.
-fn word<T: DeserializeOwned>(row: &SqliteRow, column: &str) -> Result<T, sqlx::Error> {
-    serde_json::from_value(row.try_get::<String, _>(column)?.into()).map_err(decode)
 }

@@ -19,7 +19,7 @@ fn templates(stage: &Stage) -> Vec<(String, Template)> {
         .iter()
         .filter_map(|function| match &function.trigger {
             Trigger::Http { template, .. } => Some((function.name.clone(), template.clone())),
-            Trigger::EventHub { .. } => None,
+            Trigger::EventHub { .. } | Trigger::Timer { .. } => None,
         })
         .collect()
 }
@@ -39,6 +39,7 @@ fn the_host_loads_the_staged_folder_without_a_fault() {
             "reports",
             "subscriptions",
             "token-accounting",
+            "upkeep",
             "v1"
         ]
     );
@@ -81,7 +82,7 @@ fn no_outsider_can_name_a_trigger() {
     let stage = stage();
     let templates = templates(&stage);
     for function in stage.app().functions {
-        if let Trigger::EventHub { .. } = function.trigger {
+        if let Trigger::EventHub { .. } | Trigger::Timer { .. } = function.trigger {
             for (name, template) in &templates {
                 let path = Template::parse(&function.name).unwrap();
                 assert!(!template.overlaps(&path), "{name} can be asked for /{}", function.name);

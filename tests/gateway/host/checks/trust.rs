@@ -62,6 +62,9 @@ async fn no_path_from_outside_leads_to_the_trigger() {
         for path in [
             "/token-accounting",
             "/Token-Accounting",
+            "/upkeep",
+            "/Upkeep",
+            "/v1/%2e%2e/upkeep",
             "/openai/../token-accounting",
             "/openai/..%2Ftoken-accounting",
             "/v1//token-accounting",

@@ -45,7 +45,8 @@ type Change = fn(&mut Value);
 fn what_the_host_refuses_to_load_is_refused() {
     let http = "openai/function.json";
     let hub = "token-accounting/function.json";
-    let changes: [(&str, Change, &str); 14] = [
+    let timer = "upkeep/function.json";
+    let changes: [(&str, Change, &str); 16] = [
         ("host.json", |json| json["version"] = json!("1.0"), "version"),
         (
             "host.json",
@@ -67,6 +68,8 @@ fn what_the_host_refuses_to_load_is_refused() {
             "intervals",
         ),
         (hub, |json| json["retry"]["strategy"] = json!(null), "strategy"),
+        (timer, |json| json["bindings"][0]["schedule"] = json!("*/5 * * * *"), "six fields"),
+        (timer, |json| json["bindings"][0]["schedule"] = json!("%NOT_SET%"), "six fields"),
         (hub, |json| json["bindings"][0]["eventHubName"] = json!("%OTHER%"), "`OTHER`"),
     ];
     for (file, change, fault) in changes {

@@ -1,0 +1,146 @@
+//! While the server is down: it is reached through a door of the test's own, which can be shut.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::net::TcpStream;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use super::{Fresh, place};
+use crate::support::{ADMIN_KEY, Answer, CHAT, Process, TestGateway, ask, configuration, listener, resource};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Passes connections on to the server while it is open; cuts them off when it is shut.
+struct Door {
+    address: SocketAddr,
+    is_open: Arc<AtomicBool>,
+    cut: Arc<std::sync::Mutex<CancellationToken>>,
+    _stop: DropGuard,
+}
+
+impl Door {
+    async fn before(fresh: &Fresh, is_open: bool) -> Self {
+        let server = place(&fresh.url);
+        let server = (server.host, server.port);
+        let (listener, stop) = (listener().await, CancellationToken::new());
+        let address = listener.local_addr().unwrap();
+        let is_open = Arc::new(AtomicBool::new(is_open));
+        let cut = Arc::new(std::sync::Mutex::new(CancellationToken::new()));
+        let (open, cutting, stopped) = (is_open.clone(), cut.clone(), stop.clone());
+        let tasks = TaskTracker::new();
+        let passing = tasks.clone();
+        tasks.spawn(stopped.run_until_cancelled_owned(async move {
+            loop {
+                let Ok((mut one, _)) = listener.accept().await else { continue };
+                if !open.load(Ordering::SeqCst) {
+                    continue;
+                }
+                let mut other = TcpStream::connect(&server).await.unwrap();
+                let cut = cutting.lock().unwrap().clone();
+                passing.spawn(cut.run_until_cancelled_owned(async move {
+                    let _ = tokio::io::copy_bidirectional(&mut one, &mut other).await;
+                }));
+            }
+        }));
+        Self { address, is_open, cut, _stop: stop.drop_guard() }
+    }
+
+    fn shut(&self) {
+        self.is_open.store(false, Ordering::SeqCst);
+        std::mem::take(&mut *self.cut.lock().unwrap()).cancel();
+    }
+
+    fn open(&self) {
+        self.is_open.store(true, Ordering::SeqCst);
+    }
+}
+
+fn chat() -> String {
+    json!({"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}).to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL"]
+async fn while_it_is_down_the_known_call_on_the_unknown_get_503_and_so_does_management() {
+    let fresh = Fresh::make().await;
+    let door = Door::before(&fresh, true).await;
+    let (address, _stop) = resource(tollgate::simulator::Knobs::default()).await;
+    let settings = [("TOLLGATE_DATABASE_URL", fresh.url_at(door.address))];
+    let gateway = TestGateway::with_settings(address, &configuration(address), &settings).await;
+    let body = json!({"name": "suspended", "product": "standard"});
+    let suspended = gateway.manage("POST", "/subscriptions", Some(&body)).await.json();
+    let (id, suspended) = (suspended["id"].as_str().unwrap(), suspended["primary_key"].as_str().unwrap());
+    let patch = json!({"state": "suspended"});
+    gateway.manage("PATCH", &format!("/subscriptions/{id}"), Some(&patch)).await;
+    let unknown = gateway.issue(&body).await;
+    let call = async |key: &str| gateway.send("POST", CHAT, &[("api-key", key)], Some(chat())).await;
+    assert_eq!(call(&gateway.key).await.status, 200);
+    assert_eq!(call(suspended).await.status, 401);
+    door.shut();
+    let until = tokio::time::Instant::now() + Duration::from_secs(7);
+    let mut longest = Duration::ZERO;
+    while tokio::time::Instant::now() < until {
+        let began = tokio::time::Instant::now();
+        assert_eq!(call(&gateway.key).await.status, 200);
+        longest = longest.max(began.elapsed());
+        assert_eq!(call(suspended).await.status, 401);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    println!("the longest call of a known caller while the store was down: {longest:?}");
+    let refused = call(&unknown).await;
+    assert_eq!((refused.status, refused.code().as_str()), (503, "gateway_unavailable"), "{}", refused.body);
+    assert_eq!(refused.header("retry-after"), "1");
+    let managed = gateway.manage("POST", "/subscriptions", Some(&body)).await;
+    assert_eq!(managed.status, 503, "{}", managed.body);
+    door.open();
+    let recovered = async {
+        while call(&unknown).await.status != 200 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, recovered).await.expect("it finds the server again");
+    // Nothing of what was refused was kept.
+    let listed = gateway.manage("GET", "/subscriptions", None).await.json();
+    assert_eq!(listed["items"].as_array().unwrap().len(), 3, "{listed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL"]
+async fn serve_starts_while_it_is_down_says_so_and_serves_once_it_is_there() {
+    let fresh = Fresh::make().await;
+    let door = Door::before(&fresh, false).await;
+    let (address, _stop) = resource(tollgate::simulator::Knobs::default()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let url = fresh.url_at(door.address);
+    let more = [("TOLLGATE_DATABASE_URL", url.as_str())];
+    let process = Process::serve_in(folder.path(), &configuration(address), &more).await;
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let bearer = format!("Bearer {ADMIN_KEY}");
+    let headers = [("api-key", "tg_x"), ("authorization", bearer.as_str())];
+    let send = async |method: &str, path: &str, body: Option<String>| -> Answer {
+        ask(&client, method, &format!("http://{}{path}", process.address), &headers, body).await
+    };
+    assert_eq!(send("GET", "/", None).await.status, 200);
+    assert_eq!(send("GET", "/healthz", None).await.json()["status"], "starting");
+    for (method, path) in [("POST", CHAT), ("GET", "/subscriptions"), ("POST", "/token-accounting")] {
+        let answer = send(method, path, Some(chat())).await;
+        assert_eq!((answer.status, answer.code().as_str()), (503, "gateway_unavailable"), "{}", answer.body);
+        assert_eq!(answer.header("retry-after"), "1");
+    }
+    door.open();
+    let ready = async {
+        while send("GET", "/healthz", None).await.json()["status"] != "ready" {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, ready).await.expect("it gets ready");
+    let key = process.issue().await;
+    let url = format!("http://{}{CHAT}", process.address);
+    let answer = ask(&client, "POST", &url, &[("api-key", &key)], Some(chat())).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+}
