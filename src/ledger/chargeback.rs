@@ -184,15 +184,13 @@ impl Ledger {
         let to = now.clamp(month.start(), month.end());
         let group_by = [&WHOSE[..], &[Group::Deployment, Group::Model, Group::Backend]].concat();
         let query = SumQuery { from: month.start(), to, group_by, provisioned_only: false };
-        let used = self.store.sums(&query).await?;
         let hours_to = to.hour_start();
-        let by_hour = if capacities.is_empty() {
-            Vec::new()
-        } else {
-            let group_by = [&WHOSE[..], &[Group::Backend, Group::Hour]].concat();
-            let query = SumQuery { from: month.start(), to: hours_to, group_by, provisioned_only: true };
-            self.store.sums(&query).await?
+        let group_by = [&WHOSE[..], &[Group::Backend, Group::Hour]].concat();
+        let of_capacity = SumQuery { from: month.start(), to: hours_to, group_by, provisioned_only: true };
+        let by_hour = async {
+            if capacities.is_empty() { Ok(Vec::new()) } else { self.store.sums(&of_capacity).await }
         };
+        let (used, by_hour) = futures_util::future::try_join(self.store.sums(&query), by_hour).await?;
         let hours = month.start().hours_until(hours_to);
         Ok(Books { month, to, currency, capacities, hours, used, by_hour })
     }

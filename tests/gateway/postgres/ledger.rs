@@ -154,7 +154,15 @@ async fn a_months_sums_of_ten_million_rows_come_from_the_totals() {
     connection.execute("ANALYZE usage_hours").await.unwrap();
     let hours: i64 =
         sqlx::query_scalar("SELECT COUNT(*) FROM usage_hours").fetch_one(&mut connection).await.unwrap();
-    for group_by in [vec![Group::CostCenter, Group::Subscription], vec![Group::Day]] {
+    let of_chargeback = vec![
+        Group::CostCenter,
+        Group::Subscription,
+        Group::Product,
+        Group::Deployment,
+        Group::Model,
+        Group::Backend,
+    ];
+    for group_by in [vec![Group::CostCenter, Group::Subscription], vec![Group::Day], of_chargeback] {
         let query = SumQuery {
             from: at("2026-01-01T00:00:00Z"),
             to: at("2026-02-01T00:00:00Z"),
