@@ -38,6 +38,18 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Events in one batch at the most. The destination may send them in several pieces.
 const BATCH: usize = 256;
 
+/// Events that are worth a round trip of their own.
+const MANY: usize = 32;
+
+/// How many batches may be under way to the destination at the same time.
+#[derive(Clone, Copy, Debug)]
+pub struct AtOnce {
+    /// However small they are.
+    pub always: usize,
+    /// Of those that are worth it, when more than a few events wait.
+    pub when_many_wait: usize,
+}
+
 /// Takes the events of replies, and makes them safe.
 pub struct Publisher {
     // As long as the requests in hand: each waits for its event.
@@ -72,11 +84,11 @@ impl Shown {
 }
 
 impl Publisher {
-    /// Starts the publishing, `at_once` batches at a time. It ends when this is dropped, after every event
+    /// Starts the publishing. It ends when this is dropped, after every event
     /// in it was made safe.
     pub fn start(
         destination: Arc<dyn UsageDestination>,
-        at_once: usize,
+        at_once: AtOnce,
         spool: Spool,
         tasks: &TaskTracker,
     ) -> Self {

@@ -25,7 +25,7 @@ use crate::ports::{
     Backends, CallerTokens, Clock, Outbox, SecretFailure, Secrets, Subscriptions, Unavailable, UsageSink,
 };
 use crate::proxy::{Kept, Keys, Pool, Proxy, Room, SignedIn, Unasked, Uses};
-use crate::publisher::Publisher;
+use crate::publisher::{AtOnce, Publisher};
 use crate::renewal::{Place, Renewal};
 use crate::spool::Spool;
 use crate::sql::OpenError;
@@ -228,11 +228,13 @@ fn usage(
     };
     let hub = EventHub::new(hub, tokens.clone())?;
     tasks.spawn(hub.clone().prepare());
-    Ok(Arc::new(Publisher::start(Arc::new(hub), event_hubs::AT_ONCE, Spool::new(data_dir), tasks)))
+    let at_once = AtOnce { always: event_hubs::AT_ONCE, when_many_wait: event_hubs::MOST_AT_ONCE };
+    Ok(Arc::new(Publisher::start(Arc::new(hub), at_once, Spool::new(data_dir), tasks)))
 }
 
 /// The event hub inside this process; what the ledger does not take waits under `data_dir`.
 pub fn usage_in_process(ledger: Arc<Ledger>, data_dir: &Path, tasks: &TaskTracker) -> Arc<dyn UsageSink> {
     let destination = Arc::new(in_process::InProcess(ledger));
-    Arc::new(Publisher::start(destination, in_process::AT_ONCE, Spool::new(data_dir), tasks))
+    let at_once = AtOnce { always: in_process::AT_ONCE, when_many_wait: in_process::AT_ONCE };
+    Arc::new(Publisher::start(destination, at_once, Spool::new(data_dir), tasks))
 }

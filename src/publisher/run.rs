@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::batch::{Batch, gather, keep};
 use super::spooled::{Spooled, Step};
 use super::telling::{self, Trouble};
-use super::{BATCH, Shown, Waiting};
+use super::{AtOnce, BATCH, MANY, Shown, Waiting};
 use crate::domain::usage::{Standing, UsageEvent};
 use crate::ports::{Undelivered, UsageDestination, with_causes};
 use crate::spool::{NotKept, Spool};
@@ -28,7 +28,7 @@ const HURRY: Duration = Duration::from_millis(500);
 
 pub(super) struct Run {
     destination: Arc<dyn UsageDestination>,
-    at_once: usize,
+    at_once: AtOnce,
     spool: Spool,
     shown: Arc<Shown>,
     /// The destination took what it was sent last.
@@ -63,7 +63,7 @@ enum Done {
 impl Run {
     pub(super) fn new(
         destination: Arc<dyn UsageDestination>,
-        at_once: usize,
+        at_once: AtOnce,
         spool: Spool,
         shown: Arc<Shown>,
     ) -> Self {
@@ -97,22 +97,22 @@ impl Run {
     ) {
         let mut waiting = Vec::with_capacity(BATCH);
         let (mut is_over, mut hurry) = (false, None);
-        while !is_over || self.sends + self.keeps > 0 {
-            let has_room = if self.is_up { self.sends < self.at_once } else { self.keeps == 0 };
+        while !is_over || self.sends + self.keeps > 0 || !waiting.is_empty() {
             let step = self.next_step.filter(|_| self.spooled.is_some() && !dropped.is_cancelled());
+            let room = BATCH - waiting.len();
             tokio::select! {
                 biased;
                 Some(done) = self.under_way.next(), if !self.under_way.is_empty() => self.has_ended(done),
-                count = queue.recv_many(&mut waiting, BATCH), if has_room && !is_over => {
+                count = queue.recv_many(&mut waiting, room), if !is_over && room > 0 => {
                     is_over = count == 0;
-                    if !is_over {
-                        gather(&mut queue, &mut waiting).await;
-                        self.take(Batch::of(&mut waiting));
-                    }
+                    gather(&mut queue, &mut waiting).await;
                 }
                 () = at(step) => self.step(),
                 () = dropped.cancelled(), if hurry.is_none() => hurry = Some(Instant::now() + HURRY),
                 () = at(hurry.filter(|_| !self.hurry.is_cancelled())) => self.hurry.cancel(),
+            }
+            if !waiting.is_empty() && self.has_room_for(waiting.len()) {
+                self.take(Batch::of(&mut waiting));
             }
             self.show();
         }
@@ -143,6 +143,16 @@ impl Run {
             (false, false) => Standing::Spooling,
             (false, true) => Standing::Full,
         });
+    }
+
+    /// Whether so many events may leave now. A few need not wait for each other's round trip; more ways than
+    /// that are worth their cost only to many.
+    fn has_room_for(&self, events: usize) -> bool {
+        match self.is_up {
+            true if events >= MANY => self.sends < self.at_once.when_many_wait,
+            true => self.sends < self.at_once.always,
+            false => self.keeps == 0,
+        }
     }
 
     fn take(&mut self, batch: Batch) {

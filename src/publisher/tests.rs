@@ -96,7 +96,7 @@ impl Rig {
         });
         let (folder, tasks) = (tempfile::tempdir().unwrap(), TaskTracker::new());
         let destination = Arc::clone(&hub) as Arc<dyn UsageDestination>;
-        let publisher = Some(Publisher::start(destination, 4, spool(folder.path()), &tasks));
+        let publisher = Some(Publisher::start(destination, AT_ONCE, spool(folder.path()), &tasks));
         Self { hub, publisher, tasks, folder }
     }
 
@@ -142,6 +142,8 @@ impl Rig {
         text.unwrap_or_default().lines().filter(|line| !line.is_empty()).count()
     }
 }
+
+const AT_ONCE: AtOnce = AtOnce { always: 4, when_many_wait: 4 };
 
 #[tokio::test(start_paused = true)]
 async fn a_receipt_comes_with_the_acknowledgement_and_all_that_waits_shares_the_next_batch() {
