@@ -7,7 +7,7 @@ use tollgate::ports::{DeadLetter, Postings};
 
 use crate::support::{Answer, Process, TestGateway, configuration};
 
-const HOST: [(&str, &str); 2] =
+pub(crate) const HOST: [(&str, &str); 2] =
     [("user-agent", "Azure-Functions-Host/4.1037"), ("x-azure-functions-invocationid", "5d8b2a10")];
 
 fn event(number: u32, changes: &Value) -> Value {

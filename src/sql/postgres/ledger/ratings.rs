@@ -1,6 +1,7 @@
 //! Rates, and rating what was posted already anew.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::postgres::{PgConnection, PgRow};
@@ -12,7 +13,8 @@ use super::super::super::rows::{Columns, SUMMED, written};
 use super::super::super::spans::HOUR_MILLIS;
 use super::super::super::unavailable;
 use super::super::Database;
-use super::super::again::{again, once_more};
+use super::super::again::once_more;
+use super::super::connections::{Lease, USUAL};
 use super::{KEYS, summed};
 use crate::domain::price::Rate;
 use crate::ports::{Rated, Ratings, Rerating, Unavailable};
@@ -21,6 +23,8 @@ const HOURS_A_DAY: i64 = 24;
 /// A day may have hundreds of thousands of rows.
 const LONG: &str = "SET LOCAL statement_timeout = '5min'; SET LOCAL lock_timeout = '30s'; \
     SET LOCAL idle_in_transaction_session_timeout = '1min'";
+/// All of it.
+const RERATE: Duration = Duration::from_mins(5);
 /// Whoever posts waits from here to the commit: the totals that are made anew have all rows then.
 const NOBODY_POSTS: &str = "LOCK TABLE usage_hours IN SHARE ROW EXCLUSIVE MODE";
 
@@ -31,14 +35,15 @@ pub(super) async fn keep(
 ) -> Result<(), sqlx::Error> {
     let new = database.rates.unknown(rates);
     for rate in &new {
-        let terms = written(rate.terms())?;
-        let insert = || {
+        let terms = &written(rate.terms())?;
+        let insert = |mut connection: Lease| async move {
             sqlx::query("INSERT INTO rates (id, terms) VALUES ($1, $2) ON CONFLICT DO NOTHING")
                 .bind(rate.id().0.to_vec())
-                .bind(&terms)
-                .execute(&database.pool)
+                .bind(terms)
+                .execute(&mut *connection)
+                .await
         };
-        again(insert).await?;
+        database.connections.again(USUAL, insert).await?;
     }
     database.rates.learn(new);
     Ok(())
@@ -52,9 +57,11 @@ pub(super) async fn found<C: ColumnIndex<PgRow> + Copy>(
 ) -> Result<Found, sqlx::Error> {
     let ids = rows.iter().map(|row| Columns(row).rate_id(column)).collect::<Result<Vec<_>, _>>()?;
     if !database.rates.knows(ids) {
-        let read = |row: PgRow| Ok(Arc::new(Rate::new(Columns(&row).json("terms")?)));
-        let all = sqlx::query("SELECT terms FROM rates").try_map(read).fetch_all(&database.pool).await?;
-        database.rates.learn(all);
+        let select = |mut connection: Lease| async move {
+            let read = |row: PgRow| Ok(Arc::new(Rate::new(Columns(&row).json("terms")?)));
+            sqlx::query("SELECT terms FROM rates").try_map(read).fetch_all(&mut *connection).await
+        };
+        database.rates.learn(database.connections.once(USUAL, select).await?);
     }
     Ok(database.rates.found())
 }
@@ -81,10 +88,13 @@ impl Ratings for Database {
              WHERE hour >= $1 AND hour < $2 GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1, 2, 3 NULLS FIRST, 4, 5, 6",
             summed()
         );
-        let selected = async {
+        let select = |mut connection: Lease| async move {
             // Made of constants only.
-            let query = sqlx::query(AssertSqlSafe(sql)).bind(first_hour(from)).bind(first_hour(to));
-            let rows = query.fetch_all(&self.pool).await?;
+            let query = sqlx::query(AssertSqlSafe(sql.as_str()));
+            query.bind(first_hour(from)).bind(first_hour(to)).fetch_all(&mut *connection).await
+        };
+        let selected = async {
+            let rows = self.connections.once(USUAL, select).await?;
             let rates = found(self, &rows, 5_usize).await?;
             rows.iter().map(|row| Columns(row).rated(&rates)).collect::<Result<_, _>>()
         };
@@ -103,15 +113,16 @@ impl Ratings for Database {
 
 impl Database {
     async fn rerate_hours(&self, hours: (i64, i64), changes: &[Rerating]) -> Result<u64, sqlx::Error> {
-        let mut transaction = again(|| self.pool.begin()).await?;
-        transaction.execute(LONG).await?;
-        // Most of it while others post; then what they have posted meanwhile.
-        let mut rows = rerate_rows(&mut transaction, hours, changes).await?;
-        transaction.execute(NOBODY_POSTS).await?;
-        rows += rerate_rows(&mut transaction, hours, changes).await?;
-        add_up(&mut transaction, hours).await?;
-        transaction.commit().await?;
-        Ok(rows)
+        let rerate = |mut connection: Lease| async move {
+            connection.execute(LONG).await?;
+            // Most of it while others post; then what they have posted meanwhile.
+            let mut rows = rerate_rows(&mut connection, hours, changes).await?;
+            connection.execute(NOBODY_POSTS).await?;
+            rows += rerate_rows(&mut connection, hours, changes).await?;
+            add_up(&mut connection, hours).await?;
+            Ok(rows)
+        };
+        self.connections.transaction(RERATE, rerate).await
     }
 }
 
