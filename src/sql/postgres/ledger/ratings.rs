@@ -67,7 +67,7 @@ pub(super) async fn found<C: ColumnIndex<PgRow> + Copy>(
 }
 
 /// A row that the rate does not cover has none, as when it is posted.
-const RERATE: &str = "UPDATE usage_events SET is_provisioned = $2, rate = \
+const RERATED: &str = "UPDATE usage_events SET is_provisioned = $2, rate = \
     CASE WHEN (input_tokens = 0 OR $8) AND (output_tokens = 0 OR $9) AND (images = 0 OR $10) THEN $1::BYTEA END \
     WHERE time >= $3 AND time < $4 AND deployment = $5 AND COALESCE(model, '') = $6 AND backend = $7 \
     AND (is_provisioned <> $2 OR rate IS DISTINCT FROM \
@@ -134,7 +134,7 @@ async fn rerate_rows(
     let mut rows = 0;
     for change in changes {
         let [input, output, images] = change.rate.as_ref().map_or([false; 3], |rate| rate.covered());
-        let done = sqlx::query(RERATE)
+        let done = sqlx::query(RERATED)
             .bind(change.rate.as_ref().map(|rate| rate.id().0.to_vec()))
             .bind(change.is_provisioned)
             .bind(from * HOUR_MILLIS)
