@@ -153,7 +153,7 @@ async fn when_its_connections_fall_silent_known_callers_go_on_and_all_else_is_se
     let began = tokio::time::Instant::now();
     let all_is_served = async {
         tokio::join!(async { until_ok(manage).await }, async { until_ok(deliver).await }, async {
-            until_ok(async || call(&unknown).await).await
+            until_ok(async || call(&unknown).await).await;
         },)
     };
     let known_goes_on = async {
