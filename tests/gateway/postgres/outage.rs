@@ -77,6 +77,9 @@ impl Door {
     }
 }
 
+/// A look for changes comes every 2 s.
+const SEEN_WITHIN: Duration = Duration::from_millis(2_500);
+
 fn chat() -> String {
     json!({"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}).to_string()
 }
@@ -96,6 +99,10 @@ async fn while_it_is_down_the_known_call_on_the_unknown_get_503_and_so_does_mana
     gateway.manage("PATCH", &format!("/subscriptions/{id}"), Some(&patch)).await;
     let unknown = gateway.issue(&body).await;
     let call = async |key: &str| gateway.send("POST", CHAT, &[("api-key", key)], Some(chat())).await;
+    assert_eq!(call(&gateway.key).await.status, 200);
+    assert_eq!(call(suspended).await.status, 401);
+    // Until their own issue and change have been seen as changes: what changed since it was read is not known.
+    tokio::time::sleep(SEEN_WITHIN).await;
     assert_eq!(call(&gateway.key).await.status, 200);
     assert_eq!(call(suspended).await.status, 401);
     door.shut();

@@ -8,7 +8,7 @@ use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, ColumnIndex, Executor as _};
 use time::Date;
 
-use super::super::super::rates::Found;
+use super::super::super::rates::{Found, rows_are_there};
 use super::super::super::rows::{Columns, SUMMED, written};
 use super::super::super::spans::HOUR_MILLIS;
 use super::super::super::unavailable;
@@ -65,6 +65,16 @@ pub(super) async fn found<C: ColumnIndex<PgRow> + Copy>(
     }
     Ok(database.rates.found())
 }
+
+/// A row that the rate does not cover has none, as when it is posted.
+const RERATED: &str = "UPDATE usage_events SET is_provisioned = $2, rate = \
+    CASE WHEN (input_tokens = 0 OR $8) AND (output_tokens = 0 OR $9) AND (images = 0 OR $10) THEN $1::BYTEA END \
+    WHERE time >= $3 AND time < $4 AND deployment = $5 AND COALESCE(model, '') = $6 AND backend = $7 \
+    AND (is_provisioned <> $2 OR rate IS DISTINCT FROM \
+    CASE WHEN (input_tokens = 0 OR $8) AND (output_tokens = 0 OR $9) AND (images = 0 OR $10) THEN $1::BYTEA END)";
+const COUNTED: &str = "SELECT \
+    (SELECT COALESCE(SUM(requests), 0)::BIGINT FROM usage_hours WHERE hour >= $1 AND hour < $2), \
+    (SELECT COUNT(*) FROM usage_events WHERE time >= $3 AND time < $4)";
 
 fn first_hour(day: Date) -> i64 {
     day.midnight().assume_utc().unix_timestamp() / 3_600
@@ -123,20 +133,20 @@ async fn rerate_rows(
 ) -> Result<u64, sqlx::Error> {
     let mut rows = 0;
     for change in changes {
-        let done = sqlx::query(
-            "UPDATE usage_events SET rate = $1, is_provisioned = $2 WHERE time >= $3 AND time < $4 \
-             AND deployment = $5 AND COALESCE(model, '') = $6 AND backend = $7 \
-             AND (rate IS DISTINCT FROM $1 OR is_provisioned <> $2)",
-        )
-        .bind(change.rate.as_ref().map(|rate| rate.id().0.to_vec()))
-        .bind(change.is_provisioned)
-        .bind(from * HOUR_MILLIS)
-        .bind(to * HOUR_MILLIS)
-        .bind(&change.deployment)
-        .bind(change.model.as_deref().unwrap_or_default())
-        .bind(&change.backend)
-        .execute(&mut *connection)
-        .await?;
+        let [input, output, images] = change.rate.as_ref().map_or([false; 3], |rate| rate.covered());
+        let done = sqlx::query(RERATED)
+            .bind(change.rate.as_ref().map(|rate| rate.id().0.to_vec()))
+            .bind(change.is_provisioned)
+            .bind(from * HOUR_MILLIS)
+            .bind(to * HOUR_MILLIS)
+            .bind(&change.deployment)
+            .bind(change.model.as_deref().unwrap_or_default())
+            .bind(&change.backend)
+            .bind(input)
+            .bind(output)
+            .bind(images)
+            .execute(&mut *connection)
+            .await?;
         rows += done.rows_affected();
     }
     Ok(rows)
@@ -144,6 +154,14 @@ async fn rerate_rows(
 
 /// Makes the totals of some hours anew, from their rows.
 async fn add_up(connection: &mut PgConnection, (from, to): (i64, i64)) -> Result<(), sqlx::Error> {
+    let count: (i64, i64) = sqlx::query_as(COUNTED)
+        .bind(from)
+        .bind(to)
+        .bind(from * HOUR_MILLIS)
+        .bind(to * HOUR_MILLIS)
+        .fetch_one(&mut *connection)
+        .await?;
+    rows_are_there(count)?;
     let delete = sqlx::query("DELETE FROM usage_hours WHERE hour >= $1 AND hour < $2").bind(from).bind(to);
     delete.execute(&mut *connection).await?;
     let sql = format!(
