@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::config::catalog::Catalog;
 use crate::config::live::Live;
-use crate::domain::price::Priced;
+use crate::domain::price::{Counts, Priced};
 use crate::domain::usage::UsageEvent;
 use crate::ports::{Clock, DeadLetters, Entry, LedgerStore, Postings, Ratings, Subscriptions, Unavailable};
 
@@ -155,29 +155,60 @@ impl Delivery<'_> {
     }
 }
 
+/// More than any name of a model, a region or a person. The totals' key has all of its parts in one entry of an
+/// index, and `PostgreSQL` takes 2,704 bytes there.
+const MAX_TEXT_BYTES: usize = 512;
+/// As many characters as management takes, whatever they are.
+const MAX_COST_CENTER_BYTES: usize = 1_024;
+
 /// An event as a row, rated by what is configured now.
 fn entry(catalog: &Catalog, mut event: UsageEvent) -> Entry {
-    // A database may keep no NUL in a text; what backends and callers call things must not keep their
-    // usage out.
-    for text in [
-        &mut event.cost_center,
-        &mut event.end_user,
-        &mut event.model,
-        &mut event.api_version,
-        &mut event.region,
-    ] {
-        if let Some(text) = text.as_mut().filter(|text| text.contains('\0')) {
-            *text = text.replace('\0', "\u{FFFD}");
+    let texts = [
+        (&mut event.cost_center, MAX_COST_CENTER_BYTES),
+        (&mut event.end_user, MAX_TEXT_BYTES),
+        (&mut event.model, MAX_TEXT_BYTES),
+        (&mut event.api_version, MAX_TEXT_BYTES),
+        (&mut event.region, MAX_TEXT_BYTES),
+    ];
+    for (text, max_bytes) in texts {
+        if let Some(kept) = text.as_deref().and_then(|text| keepable(text, max_bytes)) {
+            *text = Some(kept);
         }
     }
-    if event.operation.contains('\0') {
-        event.operation = event.operation.replace('\0', "\u{FFFD}").into();
+    if let Some(kept) = keepable(&event.operation, MAX_TEXT_BYTES) {
+        event.operation = kept.into();
     }
+    event.usage = event.usage.told_apart();
     let rate = catalog.rate(Priced {
         deployment: event.deployment.as_str(),
         model: event.model.as_deref(),
         backend: event.backend.as_str(),
         day: event.time.to_datetime().date(),
     });
+    // What has no price in part has none: it must not take the price of what it is summed with, nor that its own.
+    let rate = rate.filter(|rate| rate.covers(Counts::from(&event.usage)));
     Entry { is_provisioned: catalog.is_provisioned(event.backend.as_str()), rate, event }
+}
+
+/// A text as a database keeps it, if that is another: what backends and callers call things must not keep their
+/// usage out. `PostgreSQL` keeps no NUL, and a long text in no key.
+fn keepable(text: &str, max_bytes: usize) -> Option<String> {
+    if text.len() <= max_bytes && !text.contains('\0') {
+        return None;
+    }
+    let end = (0..=max_bytes.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    Some(text[..end].replace('\0', "?"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_cut_and_cleaned_to_what_a_database_keeps() {
+        assert_eq!(keepable("gpt-4o", 10), None);
+        assert_eq!(keepable("a\0b", 10).as_deref(), Some("a?b"));
+        assert_eq!(keepable("ééé", 3).as_deref(), Some("é"));
+        assert_eq!(keepable(&"x".repeat(9_000), MAX_TEXT_BYTES).unwrap().len(), MAX_TEXT_BYTES);
+    }
 }

@@ -85,7 +85,7 @@ pub struct Terms {
     /// `None`: audio costs as much as any other output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audio_output_per_million: Option<Decimal>,
-    /// `None`: images cost the tokens that are counted for them; where none are, they have no price.
+    /// `None`: images that no tokens are counted for have no price.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_each: Option<Decimal>,
 }
@@ -259,14 +259,30 @@ impl Rate {
         &self.terms
     }
 
-    /// The cost of `counts`, exact and unrounded; `None` when a part of them has no price, or when
-    /// it is beyond what a decimal can hold.
-    pub fn cost(&self, counts: Counts) -> Option<Decimal> {
+    /// Whether there is a price for all of it. Parts need none of their own.
+    pub fn covers(&self, counts: Counts) -> bool {
+        let [input, output, images] = self.covered();
+        (counts.input_tokens == 0 || input)
+            && (counts.output_tokens == 0 || output)
+            && (counts.images == 0 || images)
+    }
+
+    /// Whether input, output and images have a price.
+    pub fn covered(&self) -> [bool; 3] {
         let terms = &self.terms;
-        let (input, output) = (terms.input_per_million, terms.output_per_million);
+        [terms.input_per_million, terms.output_per_million, terms.image_each].map(|price| price.is_some())
+    }
+
+    /// The cost of `counts`, exact and unrounded; `None` when it does not cover them, or when it is beyond
+    /// what a decimal can hold. Of counts that are told apart, as [`Usage::told_apart`] has it, the cost of
+    /// a sum is the sum of the costs.
+    pub fn cost(&self, counts: Counts) -> Option<Decimal> {
+        if !self.covers(counts) {
+            return None;
+        }
+        let terms = &self.terms;
+        let (mut plain_input, mut plain_output) = (counts.input_tokens, counts.output_tokens);
         // A part that has no price of its own is no part: it stays in the whole.
-        let mut plain_input = counts.input_tokens;
-        let mut plain_output = counts.output_tokens;
         let part = |whole: &mut u64, tokens: u64, price: Option<Decimal>| {
             let tokens = if price.is_some() { tokens.min(*whole) } else { 0 };
             *whole -= tokens;
@@ -278,8 +294,8 @@ impl Rate {
             part(&mut plain_input, counts.audio_input_tokens, terms.audio_input_per_million),
             part(&mut plain_output, counts.reasoning_tokens, terms.reasoning_per_million),
             part(&mut plain_output, counts.audio_output_tokens, terms.audio_output_per_million),
-            (plain_input, input),
-            (plain_output, output),
+            (plain_input, terms.input_per_million),
+            (plain_output, terms.output_per_million),
         ];
         let tokens = parts
             .into_iter()
@@ -288,11 +304,7 @@ impl Rate {
                 sum.checked_add(Decimal::from(tokens).checked_mul(per_million?)?)
             })?
             .checked_div(MILLION)?;
-        let images = match terms.image_each {
-            Some(each) => Decimal::from(counts.images).checked_mul(each)?,
-            None if counts.images > 0 && counts.output_tokens == 0 => return None,
-            None => Decimal::ZERO,
-        };
+        let images = Decimal::from(counts.images).checked_mul(terms.image_each.unwrap_or_default())?;
         tokens.checked_add(images).map(|cost| cost.normalize())
     }
 }
@@ -454,10 +466,60 @@ mod tests {
             output_per_million: all.output_per_million,
             ..Terms::default()
         };
-        assert_eq!(Rate::new(whole).cost(counts), Some(dec("0.0008")));
+        assert_eq!(Rate::new(whole.clone()).cost(counts), None, "images have no price");
+        assert_eq!(Rate::new(whole).cost(Counts { images: 0, ..counts }), Some(dec("0.0008")));
         let images = Rate::new(Terms { image_each: Some(dec("0.04")), ..Terms::default() });
         assert_eq!(images.cost(Counts { images: 3, ..Counts::default() }), Some(dec("0.12")));
         assert_eq!(images.cost(Counts { images: 3, input_tokens: 1, ..Counts::default() }), None);
+    }
+
+    /// Whatever is grouped with whatever: money must not depend on it.
+    #[test]
+    fn the_cost_of_a_sum_is_the_sum_of_the_costs() {
+        let mut state = 7_u64;
+        let mut dice = move |end: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % end
+        };
+        for _ in 0..5_000 {
+            let mut price = |always: bool| {
+                (always || dice(2) == 0).then(|| Decimal::new(i64::try_from(dice(100_000)).unwrap(), 4))
+            };
+            let terms = Terms {
+                currency: "USD".to_owned(),
+                input_per_million: price(true),
+                cached_input_per_million: price(false),
+                cache_write_per_million: price(false),
+                audio_input_per_million: price(false),
+                output_per_million: price(false),
+                reasoning_per_million: price(false),
+                audio_output_per_million: price(false),
+                image_each: price(false),
+            };
+            let rate = Rate::new(terms);
+            let mut sum = (Counts::default(), Decimal::ZERO);
+            for _ in 0..5 {
+                let (input, output) = (dice(1_000), dice(1_000) * dice(2));
+                let usage = Usage {
+                    input_tokens: input,
+                    cached_input_tokens: dice(input + 1),
+                    cache_write_tokens: dice(input + 1),
+                    audio_input_tokens: dice(input + 1),
+                    output_tokens: output,
+                    reasoning_tokens: dice(output + 1),
+                    audio_output_tokens: dice(output + 1),
+                    images: dice(3),
+                    ..Usage::default()
+                };
+                assert!(usage.is_plausible());
+                let counts = Counts::from(&usage.told_apart());
+                if rate.covers(counts) {
+                    sum.0 += counts;
+                    sum.1 += rate.cost(counts).unwrap();
+                }
+            }
+            assert_eq!(rate.cost(sum.0), Some(sum.1), "{rate:?} {:?}", sum.0);
+        }
     }
 
     #[test]

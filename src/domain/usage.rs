@@ -120,7 +120,7 @@ pub struct Usage {
     pub audio_output_tokens: u64,
     #[serde(default, skip_serializing_if = "is_zero")]
     pub cache_write_tokens: u64,
-    /// Made, not read.
+    /// Made, not read. Counted where no tokens of output are: the others are paid for by those.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub images: u64,
 }
@@ -134,6 +134,25 @@ fn is_zero(count: &u64) -> bool {
 pub const MAX_TOKENS: u64 = 1_000_000_000;
 
 impl Usage {
+    /// The same, each token in one part at most, so that what sums cost is the sum of the costs. What is cached
+    /// stays so; then comes what is written to the cache, then audio; reasoning goes before audio.
+    #[must_use]
+    pub fn told_apart(self) -> Self {
+        let cached_input_tokens = self.cached_input_tokens.min(self.input_tokens);
+        let uncached = self.input_tokens - cached_input_tokens;
+        let cache_write_tokens = self.cache_write_tokens.min(uncached);
+        let reasoning_tokens = self.reasoning_tokens.min(self.output_tokens);
+        Self {
+            cached_input_tokens,
+            cache_write_tokens,
+            audio_input_tokens: self.audio_input_tokens.min(uncached - cache_write_tokens),
+            reasoning_tokens,
+            audio_output_tokens: self.audio_output_tokens.min(self.output_tokens - reasoning_tokens),
+            images: if self.output_tokens == 0 { self.images } else { 0 },
+            ..self
+        }
+    }
+
     /// Whether the counts can be posted: bounded, and the parts no larger than their wholes.
     pub fn is_plausible(&self) -> bool {
         self.input_tokens <= MAX_TOKENS

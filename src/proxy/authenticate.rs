@@ -7,6 +7,7 @@
 //! Never believes a header that says who the caller is, such as `X-MS-CLIENT-PRINCIPAL`: anybody can send it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
@@ -56,11 +57,20 @@ pub struct Keys {
     hasher: Hasher,
     store: Arc<dyn Subscriptions>,
     believed: Believed<KeyHash>,
+    /// Changes could not be looked for when that was tried last.
+    is_store_away: AtomicBool,
 }
 
 impl Keys {
     pub fn new(hasher: Hasher, store: Arc<dyn Subscriptions>, clock: Arc<dyn Clock>) -> Self {
-        Self { hasher, store, believed: Believed::with_room_for(MAX_BELIEVED, clock) }
+        let believed = Believed::with_room_for(MAX_BELIEVED, clock);
+        Self { hasher, store, believed, is_store_away: AtomicBool::new(false) }
+    }
+
+    /// Whether the store answered when it was last asked for changes; true where nobody asks for them. What
+    /// is known of callers stands in for it meanwhile.
+    pub fn reach_their_store(&self) -> bool {
+        !self.is_store_away.load(Ordering::Relaxed)
     }
 
     /// The caller that an issued key proves.

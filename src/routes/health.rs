@@ -17,13 +17,15 @@ pub(super) fn starting() -> Json<Value> {
 }
 
 /// `starting` while there never was a good configuration, `degraded` while a newer one is faulty or cannot
-/// be looked at, a key that it names is missing, or usage waits on this instance's disk.
+/// be looked at, a key that it names is missing, the database that instances share does not answer, or usage waits on
+/// this instance's disk.
 pub(super) async fn healthz(State(app): State<App>) -> Json<Value> {
     let config = &app.proxy.config;
     let status = match (config.catalog(), config.standing().trouble) {
         (Err(_), _) => "starting",
         (Ok(_), Some(_)) => "degraded",
         (Ok(_), None) if !config.has_its_secrets() => "degraded",
+        (Ok(_), None) if !app.proxy.keys.reach_their_store() => "degraded",
         (Ok(_), None) if app.proxy.usage.standing() != Standing::Flowing => "degraded",
         (Ok(_), None) => "ready",
     };

@@ -1,14 +1,15 @@
 //! Subscriptions, their audit and the ledger in PostgreSQL: what many instances share.
 //!
 //! # When the server cannot be reached
-//! Each call fails in bounded time, nothing is half written, and the next call tries again.
+//! Each call fails in bounded time, also where nothing is heard of it at all (`connections.rs` has the bounds), nothing
+//! is half written, and the next call tries again.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::ConnectOptions as _;
-use sqlx::postgres::{PgConnectOptions, PgPool};
+use sqlx::postgres::PgConnectOptions;
 use tokio_util::sync::CancellationToken;
 
 use super::rates::Rates;
@@ -22,6 +23,8 @@ mod connections;
 mod examining;
 mod ledger;
 mod subscriptions;
+
+use connections::{Connections, Lease, USUAL};
 
 pub use changes::Listener;
 pub use examining::examine;
@@ -50,9 +53,7 @@ pub enum Trouble {
 /// A PostgreSQL database.
 #[derive(Clone)]
 pub struct Database {
-    pool: PgPool,
-    /// Of one connection, which listens.
-    listening: PgPool,
+    connections: Connections,
     place: Arc<PostgresPlace>,
     passwords: Option<Arc<dyn DatabasePasswords>>,
     rates: Rates,
@@ -78,8 +79,7 @@ impl Database {
         let options = signed_in(place, passwords.as_deref()).await.map_err(failed)?;
         migrate(&options).await.map_err(failed)?;
         Ok(Self {
-            listening: connections::pool(options.clone(), 1),
-            pool: connections::pool(options, connections::AT_MOST),
+            connections: Connections::with(options),
             place: Arc::new(place.clone()),
             passwords,
             rates: Rates::default(),
@@ -103,9 +103,7 @@ impl Database {
 
     /// Connections that are made from now on have this password; those that are there stay.
     pub fn sign_in_with(&self, password: &SecretString) {
-        for pool in [&self.pool, &self.listening] {
-            pool.set_connect_options(connections::options(&self.place, Some(password)));
-        }
+        self.connections.make_with(connections::options(&self.place, Some(password)));
     }
 
     /// The secret under which keys are hashed: made when it is first asked for, and kept.
@@ -114,18 +112,17 @@ impl Database {
     /// When the database, or the system's generator, has none to give.
     pub async fn pepper(&self) -> Result<Vec<u8>, Unavailable> {
         let fresh = super::fresh_pepper()?;
-        // Two instances that start at once both insert, and both read the one that was first.
-        sqlx::query("INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT DO NOTHING")
-            .bind(PEPPER)
-            .bind(fresh.as_slice())
-            .execute(&self.pool)
-            .await
-            .map_err(unavailable)?;
-        sqlx::query_scalar("SELECT value FROM settings WHERE name = $1")
-            .bind(PEPPER)
-            .fetch_one(&self.pool)
-            .await
-            .map_err(unavailable)
+        let kept = |mut connection: Lease| async move {
+            // Two instances that start at once both insert, and both read the one that was first.
+            sqlx::query("INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT DO NOTHING")
+                .bind(PEPPER)
+                .bind(fresh.as_slice())
+                .execute(&mut *connection)
+                .await?;
+            let select = sqlx::query_scalar("SELECT value FROM settings WHERE name = $1").bind(PEPPER);
+            select.fetch_one(&mut *connection).await
+        };
+        self.connections.again(USUAL, kept).await.map_err(unavailable)
     }
 }
 

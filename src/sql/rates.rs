@@ -50,3 +50,18 @@ impl Rates {
         Found(self.known().clone())
     }
 }
+
+/// Totals are made anew from their rows, and must not go with rows that somebody has taken away.
+///
+/// # Errors
+/// When the totals have counted other requests than there are rows; says what that means.
+pub(super) fn rows_are_there((counted, rows): (i64, i64)) -> Result<(), sqlx::Error> {
+    if counted == rows {
+        return Ok(());
+    }
+    let why = format!(
+        "the totals of a day have {counted} requests, and {rows} of their rows are left: rows that were dropped \
+         cannot be rated anew, nothing of that day was changed"
+    );
+    Err(sqlx::Error::Protocol(why))
+}

@@ -7,7 +7,7 @@ use tollgate::ports::{DeadLetter, Postings};
 
 use crate::support::{Answer, Process, TestGateway, configuration};
 
-const HOST: [(&str, &str); 2] =
+pub(crate) const HOST: [(&str, &str); 2] =
     [("user-agent", "Azure-Functions-Host/4.1037"), ("x-azure-functions-invocationid", "5d8b2a10")];
 
 fn event(number: u32, changes: &Value) -> Value {
@@ -343,4 +343,69 @@ async fn a_delivery_of_any_size_is_taken_in_in_bounded_memory() {
     assert!(body_bytes > 40 * 1024 * 1024, "{body_bytes}");
     let report = process.manage("GET", "/reports/usage?from=2026-03-01", None).await.json();
     assert_eq!(report["total"]["requests"], MESSAGES);
+}
+
+#[tokio::test]
+async fn what_others_call_things_is_cut_to_what_a_database_keeps() {
+    let gateway = TestGateway::start().await;
+    let long = json!({"model": "m\u{0}".repeat(3_000), "cost_center": "é".repeat(3_000), "end_user": "x".repeat(100_000)});
+    assert_eq!(deliver(&gateway, &[event(1, &long), event(2, &json!({}))]).await.status, 200);
+    let report = gateway.usage("from=2026-03-01&group_by=model,cost_center").await;
+    let rows = report["rows"].as_array().unwrap();
+    let cut = rows.iter().find(|row| row["cost_center"] == "é".repeat(512)).unwrap();
+    assert_eq!((&cut["model"], &cut["requests"]), (&json!("m?".repeat(256)), &json!(1)));
+}
+
+#[tokio::test]
+async fn what_it_costs_does_not_depend_on_what_it_is_grouped_with() {
+    let resource = crate::support::resource(tollgate::simulator::Knobs::default()).await;
+    let mut configuration = crate::support::configuration(resource.0);
+    configuration["prices"] = json!([{"backend": "sim", "input_per_million": "1", "cached_input_per_million": "0.5",
+                                      "audio_input_per_million": "40"}]);
+    let gateway = TestGateway::with(resource.0, &configuration).await;
+    let used = |number: u32, subscription: &str, usage: Value| {
+        event(number, &json!({"subscription_id": subscription, "usage": usage}))
+    };
+    let events = [
+        used(
+            1,
+            "s1",
+            json!({"source": "reported", "input_tokens": 100, "cached_input_tokens": 100,
+                             "audio_input_tokens": 100, "output_tokens": 0}),
+        ),
+        used(2, "s2", json!({"source": "reported", "input_tokens": 100, "output_tokens": 0})),
+        // The price has none for output, nor for images.
+        used(3, "s3", json!({"source": "reported", "input_tokens": 100, "output_tokens": 7})),
+        used(4, "s4", json!({"source": "reported", "input_tokens": 100, "output_tokens": 0, "images": 1})),
+    ];
+    assert_eq!(deliver(&gateway, &events).await.status, 200);
+    for group_by in ["", "&group_by=subscription", "&group_by=deployment,hour"] {
+        let total = gateway.usage(&format!("from=2026-03-01{group_by}")).await["total"].clone();
+        assert_eq!(
+            (&total["priced_cost"], &total["unpriced_requests"]),
+            (&json!("0.00015"), &json!(2)),
+            "{group_by}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn days_whose_rows_are_gone_keep_their_totals() {
+    let gateway = TestGateway::start().await;
+    deliver(&gateway, &[event(1, &json!({"deployment": "mystery"})), event(2, &json!({}))]).await;
+    let url = format!("sqlite://{}", gateway.folder().join("ledger.db").display());
+    let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
+    sqlx::query("DELETE FROM usage_events WHERE deployment = 'mystery'").execute(&pool).await.unwrap();
+    let day = time::macros::date!(2026 - 03 - 10);
+    let change = tollgate::ports::Rerating {
+        deployment: "mystery".to_owned(),
+        model: None,
+        backend: "sim".to_owned(),
+        is_provisioned: true,
+        rate: None,
+    };
+    let refused = gateway.app.ledger.ratings.rerate(day, &[change]).await.unwrap_err();
+    let why = tollgate::ports::with_causes(&refused);
+    assert!(why.contains("dropped cannot be rated anew"), "{why}");
+    assert_eq!(gateway.usage("from=2026-03-01").await["total"]["requests"], 2);
 }

@@ -4,6 +4,7 @@
 //! as long as if nobody looked for them.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,7 @@ impl Proxy {
             let looked = stop.run_until_cancelled(self.take_note(&mut *changes, is_failing)).await;
             let Some(fails) = looked else { return };
             is_failing = fails;
+            self.keys.is_store_away.store(fails, Ordering::Relaxed);
             let pause = tokio::time::sleep(if is_failing { AFTER_FAILURE } else { EVERY });
             tokio::select! {
                 () = stop.cancelled() => return,

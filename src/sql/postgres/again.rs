@@ -1,22 +1,5 @@
 //! What is worth another attempt, and how often.
 
-use super::connections::AT_MOST;
-
-/// What does no harm when it is done again: the connection that it met may have been cut since it was used last,
-/// as the others that lie in the pool.
-pub(super) async fn again<T, L>(attempt: impl Fn() -> L) -> Result<T, sqlx::Error>
-where
-    L: Future<Output = Result<T, sqlx::Error>>,
-{
-    for _ in 0..AT_MOST {
-        match attempt().await {
-            Err(error) if is_cut(&error) => {}
-            outcome => return outcome,
-        }
-    }
-    attempt().await
-}
-
 /// A transaction that stood in another's way and was undone for it: the other has gone on meanwhile.
 pub(super) async fn once_more<T, L>(attempt: impl Fn() -> L) -> Result<T, sqlx::Error>
 where
@@ -31,8 +14,10 @@ where
 
 /// The connection was cut, or the server ends it: `admin_shutdown` and `crash_shutdown` of
 /// [its errors](https://www.postgresql.org/docs/current/errcodes-appendix.html).
-fn is_cut(error: &sqlx::Error) -> bool {
-    matches!(error, sqlx::Error::Io(_)) || has_code(error, &["57P01", "57P02"])
+/// One that was waited for in vain has had its time.
+pub(super) fn is_cut(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Io(error) if error.kind() != std::io::ErrorKind::TimedOut)
+        || has_code(error, &["57P01", "57P02"])
 }
 
 fn has_code(error: &sqlx::Error, codes: &[&str]) -> bool {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::postgres::{PgListener, PgPool};
+use sqlx::postgres::PgListener;
 use sqlx::{Executor as _, Row as _};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::rows::{Columns, decode};
 use super::super::unavailable;
 use super::Database;
+use super::connections::{Connections, Lease, PROMPT, silent};
 use crate::domain::ids::SubscriptionId;
 use crate::ports::{Changes, Seen, Unavailable, with_causes};
 
@@ -43,7 +44,7 @@ const LOOK: &str = "WITH now AS MATERIALIZED (SELECT pg_current_snapshot() AS se
 /// Finds changes.
 #[derive(Debug)]
 pub struct Listener {
-    pool: PgPool,
+    connections: Connections,
     heard: Arc<Notify>,
     /// The `xmin` of the last look.
     since: u64,
@@ -59,10 +60,14 @@ impl Database {
     /// # Errors
     /// When the database cannot be asked.
     pub async fn changes(&self) -> Result<Listener, Unavailable> {
-        let now = sqlx::query_scalar::<_, String>("SELECT pg_snapshot_xmin(pg_current_snapshot())::TEXT");
-        let since = now.fetch_one(&self.pool).await.and_then(|text| number(&text)).map_err(unavailable)?;
+        let now = |mut connection: Lease| async move {
+            let now = sqlx::query_scalar::<_, String>("SELECT pg_snapshot_xmin(pg_current_snapshot())::TEXT");
+            number(&now.fetch_one(&mut *connection).await?)
+        };
+        let since = self.connections.again(PROMPT, now).await.map_err(unavailable)?;
         let heard = Arc::new(Notify::new());
-        Ok(Listener { pool: self.pool.clone(), heard, since, told: HashMap::new(), has_gap: false })
+        let connections = self.connections.clone();
+        Ok(Listener { connections, heard, since, told: HashMap::new(), has_gap: false })
     }
 
     /// Listens for `listener` until `stop`.
@@ -71,8 +76,8 @@ impl Database {
         listener: &Listener,
         stop: CancellationToken,
     ) -> impl Future<Output = ()> + use<> {
-        let (pool, heard) = (self.listening.clone(), Arc::clone(&listener.heard));
-        async move { stop.run_until_cancelled(listen(&pool, &heard)).await.unwrap_or_default() }
+        let (connections, heard) = (self.connections.clone(), Arc::clone(&listener.heard));
+        async move { stop.run_until_cancelled(listen(&connections, &heard)).await.unwrap_or_default() }
     }
 }
 
@@ -81,13 +86,13 @@ fn number(text: &str) -> Result<u64, sqlx::Error> {
 }
 
 /// Never ends. Says when it begins to fail and when it hears again, and nothing in between.
-async fn listen(pool: &PgPool, heard: &Notify) {
+async fn listen(connections: &Connections, heard: &Notify) {
     let (first, longest) = AGAIN_AFTER;
     let mut pause = first;
     let mut is_failing = false;
     loop {
         let mut is_up = false;
-        let cut = listen_once(pool, heard, &mut is_up).await;
+        let cut = listen_once(connections, heard, &mut is_up).await;
         if is_up {
             pause = first;
             if std::mem::take(&mut is_failing) {
@@ -107,10 +112,10 @@ async fn listen(pool: &PgPool, heard: &Notify) {
 }
 
 /// Listens on one connection until it is cut.
-async fn listen_once(pool: &PgPool, heard: &Notify, is_up: &mut bool) -> Result<(), sqlx::Error> {
-    let mut listener = PgListener::connect_with(pool).await?;
+async fn listen_once(connections: &Connections, heard: &Notify, is_up: &mut bool) -> Result<(), sqlx::Error> {
+    let mut listener = PgListener::connect_with(&connections.apart()).await?;
     listener.eager_reconnect(false);
-    listener.listen(CHANNEL).await?;
+    tokio::time::timeout(ANSWER, listener.listen(CHANNEL)).await.map_err(|_| silent(ANSWER))??;
     *is_up = true;
     loop {
         // Once at the beginning: for what was said before.
@@ -122,7 +127,7 @@ async fn listen_once(pool: &PgPool, heard: &Notify, is_up: &mut bool) -> Result<
         } else {
             // A connection that a firewall dropped is as quiet as one on which nothing is said.
             let asked = tokio::time::timeout(ANSWER, listener.execute("SELECT 1")).await;
-            asked.map_err(|error| sqlx::Error::Io(error.into()))??;
+            asked.map_err(|_| silent(ANSWER))??;
         }
     }
 }
@@ -143,8 +148,11 @@ impl Changes for Listener {
 
 impl Listener {
     async fn look_for_changes(&mut self) -> Result<Seen, sqlx::Error> {
-        let look = sqlx::query(LOOK).bind(self.since.to_string()).bind(AT_ONCE);
-        let rows = look.fetch_all(&self.pool).await?;
+        let since = self.since.to_string();
+        let look = |mut connection: Lease| async move {
+            sqlx::query(LOOK).bind(&since).bind(AT_ONCE).fetch_all(&mut *connection).await
+        };
+        let rows = self.connections.once(PROMPT, look).await?;
         let is_full = rows.len() >= usize::try_from(AT_ONCE).unwrap_or(usize::MAX);
         let mut xmin = self.since;
         let mut new = Vec::new();

@@ -23,8 +23,12 @@ pub async fn examine(
     let connected = tokio::time::timeout(CONNECT, options.connect()).await;
     let connected = connected.map_err(|_| Trouble::Silent(CONNECT)).and_then(|made| Ok(made?));
     let mut connection = connected.map_err(failed)?;
-    let fault = fault(&mut connection, place).await.map_err(|error| failed(error.into()))?;
-    let is_made = is_made(&mut connection).await.map_err(|error| failed(error.into()))?;
+    let looked = async {
+        let fault = fault(&mut connection, place).await?;
+        Ok::<_, sqlx::Error>((fault, is_made(&mut connection).await?))
+    };
+    let looked = tokio::time::timeout(CONNECT, looked).await.map_err(|_| Trouble::Silent(CONNECT));
+    let (fault, is_made) = looked.and_then(|found| Ok(found?)).map_err(failed)?;
     // What it says at the end changes nothing.
     let _ = connection.close().await;
     match fault {

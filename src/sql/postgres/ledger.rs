@@ -6,14 +6,14 @@
 
 use async_trait::async_trait;
 use sqlx::AssertSqlSafe;
-use sqlx::postgres::PgConnection;
 use time::{Date, Month};
 
 use super::super::rows::{Columns, SUMMED};
 use super::super::spans::Spans;
 use super::super::unavailable;
 use super::Database;
-use super::again::{again, once_more};
+use super::again::once_more;
+use super::connections::{Lease, USUAL};
 use crate::domain::units::UnixMillis;
 use crate::ports::{Group, LedgerStore, Postings, SumQuery, Sums, Unavailable};
 
@@ -53,13 +53,15 @@ impl LedgerStore for Database {
         );
         let width = query.group_by.len();
         let spans = Spans::of(query.from, query.to);
-        let selected = async {
+        let select = |mut connection: Lease| async move {
             // Made of constants only.
-            let rows = [spans.hours, spans.head, spans.tail]
-                .into_iter()
-                .fold(sqlx::query(AssertSqlSafe(sql)), |sql, (from, to)| sql.bind(from).bind(to))
-                .fetch_all(&self.pool)
-                .await?;
+            let query = sqlx::query(AssertSqlSafe(sql.as_str()));
+            let spans = [spans.hours, spans.head, spans.tail].into_iter();
+            let query = spans.fold(query, |query, (from, to)| query.bind(from).bind(to));
+            query.fetch_all(&mut *connection).await
+        };
+        let selected = async {
+            let rows = self.connections.once(USUAL, select).await?;
             let rates = ratings::found(self, &rows, width + 1).await?;
             rows.iter().map(|row| Columns(row).sums(width, &rates)).collect::<Result<_, _>>()
         };
@@ -68,9 +70,12 @@ impl LedgerStore for Database {
 
     async fn prepare(&self, now: UnixMillis) -> Result<(), Unavailable> {
         for month in months(now) {
-            let make =
-                || sqlx::query("SELECT usage_events_month($1::TEXT::DATE)").bind(&month).execute(&self.pool);
-            once_more(make).await.map_err(unavailable)?;
+            let month = month.as_str();
+            let make = |mut connection: Lease| async move {
+                let make = sqlx::query("SELECT usage_events_month($1::TEXT::DATE)").bind(month);
+                make.execute(&mut *connection).await
+            };
+            once_more(|| self.connections.once(USUAL, &make)).await.map_err(unavailable)?;
         }
         Ok(())
     }
@@ -81,18 +86,18 @@ impl Database {
         // One statement is a transaction of its own: the usual batch needs no more, and may be sent again when its
         // connection turns out to be cut, since what was posted is not posted twice.
         if batch.dead_letters.is_empty() && batch.replayed.is_empty() {
-            return again(|| async {
-                rows::insert(&mut *self.pool.acquire().await?, &batch.entries, batch.ship).await
-            })
-            .await;
+            let insert = |mut connection: Lease| async move {
+                rows::insert(&mut connection, &batch.entries, batch.ship).await
+            };
+            return self.connections.again(USUAL, insert).await;
         }
-        let mut transaction = again(|| self.pool.begin()).await?;
-        let connection: &mut PgConnection = &mut transaction;
-        let new = rows::insert(connection, &batch.entries, batch.ship).await?;
-        letters::bury(connection, &batch.dead_letters).await?;
-        letters::forget(connection, &batch.replayed).await?;
-        transaction.commit().await?;
-        Ok(new)
+        let post = |mut connection: Lease| async move {
+            let new = rows::insert(&mut connection, &batch.entries, batch.ship).await?;
+            letters::bury(&mut connection, &batch.dead_letters).await?;
+            letters::forget(&mut connection, &batch.replayed).await?;
+            Ok(new)
+        };
+        self.connections.transaction(USUAL, post).await
     }
 }
 

@@ -9,7 +9,7 @@ use super::super::rows::Columns;
 use super::super::statements::{self, Statement, Value};
 use super::super::unavailable;
 use super::Database;
-use super::again::again;
+use super::connections::{Lease, PROMPT, USUAL};
 use crate::domain::audit::{Action, Author, Record};
 use crate::domain::ids::SubscriptionId;
 use crate::domain::key::KeyHash;
@@ -24,16 +24,18 @@ const ONE_CREATES: &str = "SELECT pg_advisory_xact_lock(3961842407)";
 #[async_trait]
 impl Subscriptions for Database {
     async fn by_key(&self, key: &KeyHash) -> Result<Option<Subscription>, Unavailable> {
-        let look = || async {
+        let look = |mut connection: Lease| async move {
             let query = sqlx::query(statements::BY_KEY.as_str()).bind(key.as_slice());
-            query.try_map(|row: PgRow| Columns(&row).subscription()).fetch_optional(&self.pool).await
+            query.try_map(|row: PgRow| Columns(&row).subscription()).fetch_optional(&mut *connection).await
         };
-        again(look).await.map_err(unavailable)
+        self.connections.again(PROMPT, look).await.map_err(unavailable)
     }
 
     async fn find(&self, id: &SubscriptionId) -> Result<Option<Subscription>, Unavailable> {
-        let look = || async { find(&mut *self.pool.acquire().await?, &statements::FIND, id.as_str()).await };
-        again(look).await.map_err(unavailable)
+        let look = |mut connection: Lease| async move {
+            find(&mut connection, &statements::FIND, id.as_str()).await
+        };
+        self.connections.again(PROMPT, look).await.map_err(unavailable)
     }
 
     async fn list(&self, query: &ListQuery) -> Result<Vec<Subscription>, Unavailable> {
@@ -41,45 +43,46 @@ impl Subscriptions for Database {
         if query.owner.as_ref().is_some_and(|owner| owner.contains('\0')) {
             return Ok(Vec::new());
         }
-        let list = statements::list(query);
-        let rows = sql(&list).try_map(|row| Columns(&row).subscription()).fetch_all(&self.pool);
-        rows.await.map_err(unavailable)
+        let list = &statements::list(query);
+        let select = |mut connection: Lease| async move {
+            sql(list).try_map(|row| Columns(&row).subscription()).fetch_all(&mut *connection).await
+        };
+        self.connections.again(USUAL, select).await.map_err(unavailable)
     }
 
     async fn create(&self, new: &New<'_>, author: &Author) -> Result<Created, Unavailable> {
-        let created = async {
-            let mut transaction = again(|| self.pool.begin()).await?;
-            sqlx::query(ONE_CREATES).execute(&mut *transaction).await?;
+        let create = |mut connection: Lease| async move {
+            sqlx::query(ONE_CREATES).execute(&mut *connection).await?;
             if let Some(once) = new.once
-                && let Some(created) = before(&mut transaction, once).await?
+                && let Some(created) = before(&mut connection, once).await?
             {
                 return Ok(created);
             }
             let taken = statements::is_taken(new);
-            if sql(&taken).try_map(|row| row.try_get(0)).fetch_one(&mut *transaction).await? {
+            if sql(&taken).try_map(|row| row.try_get(0)).fetch_one(&mut *connection).await? {
                 return Ok(Created::Taken);
             }
-            run(&mut transaction, &statements::insert(new.subscription, new.keys)?).await?;
+            run(&mut connection, &statements::insert(new.subscription, new.keys)?).await?;
             if let Some(once) = new.once {
-                run(&mut transaction, &statements::forget_requests(once.forget_before)).await?;
-                run(&mut transaction, &statements::remember(once, &new.subscription.id, author.at)).await?;
+                run(&mut connection, &statements::forget_requests(once.forget_before)).await?;
+                run(&mut connection, &statements::remember(once, &new.subscription.id, author.at)).await?;
             }
             let record = Record::of(new.action, author, None, new.subscription);
-            run(&mut transaction, &statements::record(&record)?).await?;
-            transaction.commit().await?;
+            run(&mut connection, &statements::record(&record)?).await?;
             Ok(Created::New)
         };
-        created.await.map_err(unavailable)
+        self.connections.transaction(USUAL, create).await.map_err(unavailable)
     }
 
     async fn asked_before(&self, once: &Once) -> Result<Option<Created>, Unavailable> {
-        let asked = async { before(&mut *self.pool.acquire().await?, once).await };
-        asked.await.map_err(unavailable)
+        let look = |mut connection: Lease| async move { before(&mut connection, once).await };
+        self.connections.again(USUAL, look).await.map_err(unavailable)
     }
 
     async fn forget_requests(&self, before: UnixMillis) -> Result<u64, Unavailable> {
-        let forget = statements::forget_requests(before);
-        sql(&forget).execute(&self.pool).await.map(|done| done.rows_affected()).map_err(unavailable)
+        let forget = &statements::forget_requests(before);
+        let forget = |mut connection: Lease| async move { sql(forget).execute(&mut *connection).await };
+        self.connections.once(USUAL, forget).await.map(|done| done.rows_affected()).map_err(unavailable)
     }
 
     async fn change(
@@ -88,24 +91,22 @@ impl Subscriptions for Database {
         change: &Change,
         author: &Author,
     ) -> Result<Changed, Unavailable> {
-        let changed = async {
-            let mut transaction = again(|| self.pool.begin()).await?;
-            let found = find(&mut transaction, &statements::FIND_AND_LOCK, id.as_str()).await?;
+        let change = |mut connection: Lease| async move {
+            let found = find(&mut connection, &statements::FIND_AND_LOCK, id.as_str()).await?;
             let Some(before) = found else { return Ok(Changed::NotThere) };
             let Ok(after) = before.with(change) else { return Ok(Changed::HasEnded) };
             let hash = change.key();
             if after != before || hash.is_some() {
-                run(&mut transaction, &statements::update(&after)?).await?;
+                run(&mut connection, &statements::update(&after)?).await?;
                 if let Some((slot, hash)) = hash {
-                    run(&mut transaction, &statements::replace_key(id, slot, hash)).await?;
+                    run(&mut connection, &statements::replace_key(id, slot, hash)).await?;
                 }
                 let record = Record::of(Action::of(change), author, Some(&before), &after);
-                run(&mut transaction, &statements::record(&record)?).await?;
-                transaction.commit().await?;
+                run(&mut connection, &statements::record(&record)?).await?;
             }
             Ok(Changed::Done(Box::new(after)))
         };
-        changed.await.map_err(unavailable)
+        self.connections.transaction(USUAL, change).await.map_err(unavailable)
     }
 
     async fn touch(&self, uses: &[(SubscriptionId, UnixMillis)]) -> Result<(), Unavailable> {
@@ -113,24 +114,28 @@ impl Subscriptions for Database {
         let mut uses: Vec<_> = uses.iter().map(|(id, at)| (id.as_str(), at.0)).collect();
         uses.sort_unstable();
         let (ids, times): (Vec<_>, Vec<_>) = uses.into_iter().unzip();
-        sqlx::query(
-            "WITH uses AS (SELECT * FROM UNNEST($1::TEXT[], $2::BIGINT[]) AS use (id, at)), \
+        let (ids, times) = (&ids, &times);
+        let write = |mut connection: Lease| async move {
+            sqlx::query(
+                "WITH uses AS (SELECT * FROM UNNEST($1::TEXT[], $2::BIGINT[]) AS use (id, at)), \
              held AS (SELECT id FROM subscriptions WHERE id = ANY($1) ORDER BY id COLLATE \"C\" FOR UPDATE) \
              UPDATE subscriptions AS kept SET last_used_at = uses.at FROM uses JOIN held USING (id) \
              WHERE kept.id = uses.id AND (kept.last_used_at IS NULL OR kept.last_used_at < uses.at)",
-        )
-        .bind(ids)
-        .bind(times)
-        .execute(&self.pool)
-        .await
-        .map(drop)
-        .map_err(unavailable)
+            )
+            .bind(ids)
+            .bind(times)
+            .execute(&mut *connection)
+            .await
+        };
+        self.connections.again(USUAL, write).await.map(drop).map_err(unavailable)
     }
 
     async fn audit(&self, query: &AuditQuery) -> Result<Vec<Record>, Unavailable> {
-        let audit = statements::audit(query);
-        let rows = sql(&audit).try_map(|row| Columns(&row).record()).fetch_all(&self.pool);
-        rows.await.map_err(unavailable)
+        let audit = &statements::audit(query);
+        let select = |mut connection: Lease| async move {
+            sql(audit).try_map(|row| Columns(&row).record()).fetch_all(&mut *connection).await
+        };
+        self.connections.again(USUAL, select).await.map_err(unavailable)
     }
 }
 

@@ -21,6 +21,7 @@ pub(crate) async fn keeps_the_contract(store: &(impl LedgerStore + Ratings + Dea
     tells_rates_apart(store).await;
     posts_all_or_nothing_when_many_post_at_once(store).await;
     rates_anew(store).await;
+    rates_only_what_a_rate_covers(store).await;
     keeps_dead_letters_until_they_are_replayed(store).await;
     gives_each_new_row_to_one(store).await;
 }
@@ -34,6 +35,7 @@ fn rate(input: &str) -> Arc<Rate> {
         currency: "USD".to_owned(),
         input_per_million: Some(input.parse().unwrap()),
         output_per_million: Some("2".parse().unwrap()),
+        image_each: Some("1".parse().unwrap()),
         ..Terms::default()
     }))
 }
@@ -238,6 +240,36 @@ async fn rates_anew(store: &(impl LedgerStore + Ratings)) {
     let seen: Vec<_> =
         day.iter().map(|sums| (sums.is_provisioned, sums.rate.clone(), sums.requests)).collect();
     assert_eq!(seen, [(false, None, 1), (true, None, 2)]);
+}
+
+/// What a rate does not cover has none, row by row, whatever it is rated together with.
+async fn rates_only_what_a_rate_covers(store: &(impl LedgerStore + Ratings)) {
+    let mut input_only = event(4_100, "2026-05-10T00:00:00Z", "covers");
+    input_only.usage = tollgate::domain::usage::Usage { input_tokens: 10, ..Default::default() };
+    let entries = vec![
+        Entry { rate: None, ..entry(input_only) },
+        Entry { rate: None, ..entry(event(4_101, "2026-05-10T00:00:00Z", "covers")) },
+    ];
+    post(store, entries).await;
+    let terms = Terms {
+        currency: "USD".to_owned(),
+        input_per_million: Some("3".parse().unwrap()),
+        ..Terms::default()
+    };
+    let rate = Arc::new(Rate::new(terms));
+    let change = Rerating {
+        deployment: "d".to_owned(),
+        model: Some("m".to_owned()),
+        backend: "b".to_owned(),
+        is_provisioned: false,
+        rate: Some(Arc::clone(&rate)),
+    };
+    assert_eq!(store.rerate(date!(2026 - 05 - 10), std::slice::from_ref(&change)).await.unwrap(), 1);
+    assert_eq!(store.rerate(date!(2026 - 05 - 10), &[change]).await.unwrap(), 0);
+    let day = sums(store, "2026-05-10T00:00:00Z", "2026-05-11T00:00:00Z", &[Group::Deployment]).await;
+    let seen: Vec<_> = day.iter().map(|sums| (sums.rate.clone(), sums.counts.input_tokens)).collect();
+    assert_eq!(seen.len(), 2);
+    assert!(seen.contains(&(Some(rate), 10)) && seen.contains(&(None, 10)), "{seen:?}");
 }
 
 fn name(text: &str) -> tollgate::domain::ids::Name {

@@ -6,6 +6,7 @@ use sqlx::postgres::{PgConnection, PgRow};
 use super::super::super::rows::Columns;
 use super::super::super::unavailable;
 use super::super::Database;
+use super::super::connections::{Lease, USUAL};
 use crate::domain::units::UnixMillis;
 use crate::ports::{DeadLetter, DeadLetterId, DeadLetters, Unavailable};
 
@@ -43,16 +44,18 @@ impl DeadLetters for Database {
         limit: u32,
     ) -> Result<Vec<DeadLetter>, Unavailable> {
         let (time, id) = after.map_or((i64::MIN, [0; 32]), |(time, id)| (time.0, id));
-        sqlx::query(
-            "SELECT id, received_at, reason, message FROM dead_letters WHERE (received_at, id) > ($1, $2) \
-             ORDER BY received_at, id LIMIT $3",
-        )
-        .bind(time)
-        .bind(id.as_slice())
-        .bind(i64::from(limit))
-        .try_map(|row: PgRow| Columns(&row).dead_letter())
-        .fetch_all(&self.pool)
-        .await
-        .map_err(unavailable)
+        let select = |mut connection: Lease| async move {
+            sqlx::query(
+                "SELECT id, received_at, reason, message FROM dead_letters WHERE (received_at, id) > ($1, $2) \
+                 ORDER BY received_at, id LIMIT $3",
+            )
+            .bind(time)
+            .bind(id.as_slice())
+            .bind(i64::from(limit))
+            .try_map(|row: PgRow| Columns(&row).dead_letter())
+            .fetch_all(&mut *connection)
+            .await
+        };
+        self.connections.once(USUAL, select).await.map_err(unavailable)
     }
 }

@@ -7,6 +7,7 @@ use super::super::super::rows::Columns;
 use super::super::super::unavailable;
 use super::super::Database;
 use super::super::again::once_more;
+use super::super::connections::{Lease, USUAL};
 use super::{ratings, rows};
 use crate::domain::ids::RequestId;
 use crate::domain::units::UnixMillis;
@@ -22,14 +23,13 @@ impl Outbox for Database {
              UPDATE usage_events SET shipping = $1 FROM mine WHERE id = claimed AND time = at RETURNING {}",
             rows::NAMES.as_str()
         );
-        let claimed = async {
+        let claim = |mut connection: Lease| async move {
             // Made of constants only.
-            let rows = sqlx::query(AssertSqlSafe(sql))
-                .bind(until.0)
-                .bind(now.0)
-                .bind(i64::from(limit))
-                .fetch_all(&self.pool)
-                .await?;
+            let claim = sqlx::query(AssertSqlSafe(sql.as_str()));
+            claim.bind(until.0).bind(now.0).bind(i64::from(limit)).fetch_all(&mut *connection).await
+        };
+        let claimed = async {
+            let rows = self.connections.once(USUAL, claim).await?;
             let rates = ratings::found(self, &rows, "rate").await?;
             rows.iter().map(|row| Columns(row).entry(&rates)).collect::<Result<Vec<_>, _>>()
         };
@@ -47,23 +47,25 @@ impl Outbox for Database {
     }
 
     async fn waiting(&self) -> Result<u64, Unavailable> {
-        sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM usage_events WHERE shipping IS NOT NULL")
-            .fetch_one(&self.pool)
-            .await
-            .map(|count| u64::try_from(count).unwrap_or(0))
-            .map_err(unavailable)
+        let count = |mut connection: Lease| async move {
+            let count = "SELECT COUNT(*) FROM usage_events WHERE shipping IS NOT NULL";
+            sqlx::query_scalar::<_, i64>(count).fetch_one(&mut *connection).await
+        };
+        let count = self.connections.once(USUAL, count).await.map_err(unavailable)?;
+        Ok(u64::try_from(count).unwrap_or(0))
     }
 }
 
 impl Database {
     async fn mark(&self, ids: &[RequestId], shipping: Option<i64>) -> Result<(), Unavailable> {
-        let ids: Vec<_> = ids.iter().map(|id| id.0).collect();
-        let mark = || {
+        let ids = &ids.iter().map(|id| id.0).collect::<Vec<_>>();
+        let mark = |mut connection: Lease| async move {
             sqlx::query("UPDATE usage_events SET shipping = $1 WHERE id = ANY($2) AND shipping IS NOT NULL")
                 .bind(shipping)
-                .bind(&ids)
-                .execute(&self.pool)
+                .bind(ids)
+                .execute(&mut *connection)
+                .await
         };
-        once_more(mark).await.map(drop).map_err(unavailable)
+        once_more(|| self.connections.once(USUAL, &mark)).await.map(drop).map_err(unavailable)
     }
 }

@@ -7,7 +7,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, ColumnIndex, Connection as _};
 use time::Date;
 
-use super::super::super::rates::{Found, Rates};
+use super::super::super::rates::{Found, Rates, rows_are_there};
 use super::super::super::rows::{Columns, written};
 use super::super::super::spans::HOUR_MILLIS;
 use super::super::{Database, unavailable};
@@ -54,6 +54,15 @@ pub(super) async fn found<C: ColumnIndex<SqliteRow> + Copy>(
     Ok(known.found())
 }
 
+/// A row that the rate does not cover has none, as when it is posted.
+const RERATE: &str = "UPDATE usage_events SET is_provisioned = ?2, rate = \
+    CASE WHEN (input_tokens = 0 OR ?8) AND (output_tokens = 0 OR ?9) AND (images = 0 OR ?10) THEN ?1 END \
+    WHERE time >= ?3 AND time < ?4 AND deployment = ?5 AND COALESCE(model, '') = ?6 AND backend = ?7 \
+    AND (is_provisioned <> ?2 OR rate IS NOT \
+    CASE WHEN (input_tokens = 0 OR ?8) AND (output_tokens = 0 OR ?9) AND (images = 0 OR ?10) THEN ?1 END)";
+const COUNTED: &str = "SELECT (SELECT COALESCE(SUM(requests), 0) FROM usage_hours WHERE hour >= ?1 AND hour < ?2), \
+    (SELECT COUNT(*) FROM usage_events WHERE time >= ?3 AND time < ?4)";
+
 fn first_hour(day: Date) -> i64 {
     day.midnight().assume_utc().unix_timestamp() / 3_600
 }
@@ -87,22 +96,30 @@ impl Ratings for Database {
             let mut rows = 0;
             for change in changes {
                 let rate = change.rate.as_ref().map(|rate| rate.id().0.to_vec());
-                let done = sqlx::query(
-                    "UPDATE usage_events SET rate = ?1, is_provisioned = ?2 WHERE time >= ?3 AND time < ?4 \
-                     AND deployment = ?5 AND COALESCE(model, '') = ?6 AND backend = ?7 \
-                     AND (rate IS NOT ?1 OR is_provisioned <> ?2)",
-                )
-                .bind(rate)
-                .bind(change.is_provisioned)
-                .bind(from * HOUR_MILLIS)
-                .bind(to * HOUR_MILLIS)
-                .bind(&change.deployment)
-                .bind(change.model.as_deref().unwrap_or_default())
-                .bind(&change.backend)
-                .execute(&mut *transaction)
-                .await?;
+                let [input, output, images] = change.rate.as_ref().map_or([false; 3], |rate| rate.covered());
+                let done = sqlx::query(RERATE)
+                    .bind(rate)
+                    .bind(change.is_provisioned)
+                    .bind(from * HOUR_MILLIS)
+                    .bind(to * HOUR_MILLIS)
+                    .bind(&change.deployment)
+                    .bind(change.model.as_deref().unwrap_or_default())
+                    .bind(&change.backend)
+                    .bind(input)
+                    .bind(output)
+                    .bind(images)
+                    .execute(&mut *transaction)
+                    .await?;
                 rows += done.rows_affected();
             }
+            let count: (i64, i64) = sqlx::query_as(COUNTED)
+                .bind(from)
+                .bind(to)
+                .bind(from * HOUR_MILLIS)
+                .bind(to * HOUR_MILLIS)
+                .fetch_one(&mut *transaction)
+                .await?;
+            rows_are_there(count)?;
             sqlx::query("DELETE FROM usage_hours WHERE hour >= ? AND hour < ?")
                 .bind(from)
                 .bind(to)
