@@ -29,6 +29,10 @@ use crate::ports::{Clock, Receipt, UsageSink};
 /// What is recorded as the answer to a caller that did not wait for one.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
+/// Longer than any model's name or person's id: a text that somebody else chose must not make an event too large
+/// for the hub.
+const MAX_TEXT_CHARS: usize = 256;
+
 /// Resolves once the event is safe.
 pub(super) type Closing = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -226,10 +230,10 @@ impl Draft {
             subscription_id: subscription.id.clone(),
             product: subscription.product.clone(),
             cost_center: subscription.cost_center.clone(),
-            end_user: self.caller.end_user().map(str::to_owned),
+            end_user: self.caller.end_user().map(str::to_owned).map(cut),
             operation: self.operation.name().into(),
             deployment: self.deployment,
-            model,
+            model: model.map(cut),
             api_version: self.api_version,
             backend: backend.name.clone(),
             region: backend.region.clone(),
@@ -258,10 +262,29 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// The beginning of a text, as long as an event may hold it.
+fn cut(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(MAX_TEXT_CHARS) {
+        text.truncate(end);
+    }
+    text
+}
+
 /// The query's `api-version`, cut to what a version may be long.
 fn api_version(query: &str) -> Option<String> {
     const MAX_BYTES: usize = 64;
     let version = query.split('&').find_map(|pair| pair.strip_prefix("api-version="))?;
     let is_version = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.';
     (version.len() <= MAX_BYTES && version.bytes().all(is_version)).then(|| version.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_holds_no_more_than_the_beginning_of_a_long_text() {
+        assert_eq!(cut("gpt-4o-mini-2024-07-18".to_owned()), "gpt-4o-mini-2024-07-18");
+        assert_eq!(cut("ö".repeat(100_000)), "ö".repeat(256));
+    }
 }

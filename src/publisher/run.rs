@@ -11,9 +11,9 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{Batch, gather, keep};
-use super::spooled::{Spooled, Step};
+use super::spooled::{PASSED_OVER_FOR, Spooled, Step};
 use super::telling::{self, Trouble};
-use super::{AtOnce, BATCH, MANY, Shown, Waiting};
+use super::{AtOnce, BATCH, MANY, PATIENCE, Shown, Waiting};
 use crate::domain::usage::{Standing, UsageEvent};
 use crate::ports::{Undelivered, UsageDestination, with_causes};
 use crate::spool::{NotKept, Spool};
@@ -23,6 +23,16 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// However long the destination asks to be left alone.
 const LONGEST_ASKED: Duration = Duration::from_mins(1);
+/// A destination that answers later than this is slow. Then its ways are all taken before the first is free
+/// again, unless they are taken one after the other.
+const SLOW: Duration = Duration::from_millis(250);
+/// While it is slow, events wait this long for others before they take one more way.
+const SLOW_TURN: Duration = Duration::from_millis(100);
+/// Of two seconds, so much remains for a turn.
+const QUICK_ENOUGH: Duration = Duration::from_millis(1_500);
+const _: () = assert!(QUICK_ENOUGH.as_millis() + 2 * SLOW_TURN.as_millis() < PATIENCE.as_millis());
+/// Another process may have left something in the same folder.
+const LOOK_AFTER: Duration = Duration::from_mins(5);
 /// The process ends: whoever stops it waits two seconds, and the disk needs some of them.
 const HURRY: Duration = Duration::from_millis(500);
 
@@ -33,15 +43,17 @@ pub(super) struct Run {
     shown: Arc<Shown>,
     /// The destination took what it was sent last.
     is_up: bool,
+    /// How long the destination's last answer took.
+    took: Duration,
     /// The spool did not take what it was given last.
     is_full: bool,
-    /// Something lies in the spool, or is held.
+    /// Something lies in the spool, as far as it can be read, or is held.
     waits: bool,
     under_way: FuturesUnordered<BoxFuture<'static, Done>>,
     sends: usize,
     keeps: usize,
     /// `None` while it is at work.
-    spooled: Option<Spooled>,
+    spooled: Option<Box<Spooled>>,
     /// What is to be held when it is back.
     held: Vec<UsageEvent>,
     /// When the spool is sent from again.
@@ -55,9 +67,18 @@ pub(super) struct Run {
 
 /// Something that was under way has ended.
 enum Done {
-    Sent { batch: Batch, sent: Result<(), Undelivered>, is_last_resort: bool },
-    Kept { batch: Batch, kept: Result<(), NotKept>, was_sent: bool },
-    Stepped(Spooled, Step),
+    /// It took so long, if it arrived.
+    Sent {
+        batch: Batch,
+        sent: Result<Duration, Undelivered>,
+        is_last_resort: bool,
+    },
+    Kept {
+        batch: Batch,
+        kept: Result<(), NotKept>,
+        was_sent: bool,
+    },
+    Stepped(Box<Spooled>, Step),
 }
 
 impl Run {
@@ -68,12 +89,17 @@ impl Run {
         shown: Arc<Shown>,
     ) -> Self {
         Self {
-            spooled: Some(Spooled::new(Arc::clone(&destination), spool.clone())),
+            spooled: Some(Box::new(Spooled::new(
+                Arc::clone(&destination),
+                spool.clone(),
+                at_once.when_many_wait,
+            ))),
             destination,
             at_once,
             spool,
             shown,
             is_up: true,
+            took: Duration::ZERO,
             is_full: false,
             waits: false,
             under_way: FuturesUnordered::new(),
@@ -100,6 +126,7 @@ impl Run {
         while !is_over || self.sends + self.keeps > 0 || !waiting.is_empty() {
             let step = self.next_step.filter(|_| self.spooled.is_some() && !dropped.is_cancelled());
             let room = BATCH - waiting.len();
+            let turn = self.turn(&waiting).filter(|turn| *turn > Instant::now());
             tokio::select! {
                 biased;
                 Some(done) = self.under_way.next(), if !self.under_way.is_empty() => self.has_ended(done),
@@ -108,10 +135,11 @@ impl Run {
                     gather(&mut queue, &mut waiting).await;
                 }
                 () = at(step) => self.step(),
+                () = at(turn) => {}
                 () = dropped.cancelled(), if hurry.is_none() => hurry = Some(Instant::now() + HURRY),
                 () = at(hurry.filter(|_| !self.hurry.is_cancelled())) => self.hurry.cancel(),
             }
-            if !waiting.is_empty() && self.has_room_for(waiting.len()) {
+            if !waiting.is_empty() && self.has_room_for(&waiting) {
                 self.take(Batch::of(&mut waiting));
             }
             self.show();
@@ -147,12 +175,28 @@ impl Run {
 
     /// Whether so many events may leave now. A few need not wait for each other's round trip; more ways than
     /// that are worth their cost only to many.
-    fn has_room_for(&self, events: usize) -> bool {
+    fn has_room_for(&self, waiting: &[Waiting]) -> bool {
+        let are_worth_it = match self.turn(waiting) {
+            Some(turn) => waiting.len() == BATCH || turn <= Instant::now(),
+            None => waiting.len() >= MANY,
+        };
         match self.is_up {
-            true if events >= MANY => self.sends < self.at_once.when_many_wait,
+            true if are_worth_it => self.sends < self.at_once.when_many_wait,
             true => self.sends < self.at_once.always,
             false => self.keeps == 0,
         }
+    }
+
+    /// When a few events are worth a way of their own as well, since they cannot wait for another's end.
+    fn turn(&self, waiting: &[Waiting]) -> Option<Instant> {
+        let oldest = waiting.first().filter(|_| self.is_up && self.took > SLOW)?;
+        Some(oldest.since + SLOW_TURN)
+    }
+
+    /// Whether replies may wait for a destination that takes so long to answer.
+    fn is_quick_enough(&self) -> bool {
+        // With a single way, an event waits for the one before as well.
+        self.took < if self.at_once.when_many_wait > 1 { QUICK_ENOUGH } else { PATIENCE / 2 }
     }
 
     fn take(&mut self, batch: Batch) {
@@ -164,8 +208,9 @@ impl Run {
         let (destination, spool) = (Arc::clone(&self.destination), self.spool.clone());
         let hurry = self.hurry.clone();
         self.under_way.push(Box::pin(async move {
+            let begun = Instant::now();
             let sent = batch.send(destination, &spool, hurry).await;
-            Done::Sent { batch, sent, is_last_resort }
+            Done::Sent { batch, sent: sent.map(|()| begun.elapsed()), is_last_resort }
         }));
     }
 
@@ -194,8 +239,9 @@ impl Run {
             Done::Sent { batch, sent, is_last_resort } => {
                 self.sends -= 1;
                 match sent {
-                    Ok(()) => {
+                    Ok(took) => {
                         batch.tell_safe();
+                        self.took = took;
                         // One that left before another failed says nothing of what is now.
                         if is_last_resort {
                             self.is_well();
@@ -240,16 +286,26 @@ impl Run {
 
     fn stepped(&mut self, step: Step) {
         match step {
-            Step::Empty if self.keeps == 0 && self.held.is_empty() => {
+            // It was, before what is on its way into it, or came into it since.
+            Step::Empty | Step::Left
+                if self.keeps > 0 || !self.held.is_empty() || self.next_step.is_some() =>
+            {
+                self.look_again(self.pause);
+            }
+            Step::Empty => {
                 self.is_well();
                 self.waits = false;
+                self.look_again(LOOK_AFTER);
             }
-            // It was, before what is on its way into it.
-            Step::Empty => self.look_again(self.pause),
-            Step::Sent { quickly } => {
+            Step::Left => {
+                self.is_well();
                 self.waits = true;
-                // Slow as it is, replies do not wait for it until the spool is empty.
-                if quickly {
+                self.look_again(PASSED_OVER_FOR);
+            }
+            Step::Sent(took) => {
+                (self.waits, self.took) = (true, took);
+                // Replies do not wait for one that is too slow for them until the spool is empty.
+                if self.is_quick_enough() {
                     self.is_well();
                 }
                 self.look_again(Duration::ZERO);
@@ -262,7 +318,7 @@ impl Run {
             }
             Step::Unreadable => {
                 // Nothing but a reply's own event can find out how the destination is.
-                self.is_up = true;
+                (self.is_up, self.waits) = (true, true);
                 self.look_again(LONGEST_PAUSE);
             }
         }

@@ -57,6 +57,14 @@ pub(super) fn unreadable_spool(error: &std::io::Error) {
     tracing::error!(%error, "the spool cannot be read: {error}");
 }
 
+pub(super) fn unfinished(error: &std::io::Error) {
+    tracing::error!(
+        %error,
+        "a part of the spool whose events arrived cannot be put aside or deleted, which is tried again every \
+         minute: {error}"
+    );
+}
+
 /// The last resort: the log. An event holds no key, prompt or reply.
 pub(super) fn lost(events: &[UsageEvent], error: &dyn std::error::Error) {
     for event in events {

@@ -94,8 +94,7 @@ fn described(operation: &Operation, read: &mut SchemaGenerator, written: &mut Sc
     });
     if let Some(body) = operation.body {
         let schema = body(read);
-        described["requestBody"] =
-            json!({"required": true, "content": {"application/json": {"schema": schema}}});
+        described["requestBody"] = json!({"required": !operation.body_is_optional, "content": {"application/json": {"schema": schema}}});
     }
     if operation.is_open {
         described["security"] = json!([]);

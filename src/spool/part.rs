@@ -34,15 +34,25 @@ impl Part {
     /// The next lines, `most` of them: none at its end.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the file cannot be read any further: from then on always.
     pub fn read(&mut self, most: usize) -> io::Result<Lines> {
+        let mut lines = Lines::default();
         let reader = match &mut self.reader {
             Ok(reader) => reader,
-            Err(error) => return Err(io::Error::new(error.kind(), error.to_string())),
+            Err(error) => return Err(copy(error)),
         };
-        let mut lines = Lines::default();
         let mut line = Vec::new();
-        while lines.events.len() + lines.unreadable.len() < most && reader.read_until(b'\n', &mut line)? > 0 {
+        while lines.events.len() + lines.unreadable.len() < most {
+            match reader.read_until(b'\n', &mut line) {
+                Ok(0) => break,
+                Ok(_) => {}
+                // What comes after it may begin in the middle of a line.
+                Err(error) => {
+                    let failed = copy(&error);
+                    self.reader = Err(error);
+                    return if lines.is_empty() { Err(failed) } else { Ok(lines) };
+                }
+            }
             while line.last() == Some(&b'\n') {
                 line.pop();
             }
@@ -61,12 +71,16 @@ impl Part {
     ///
     /// # Errors
     /// When the file cannot be deleted; its events are then delivered again, and count once all the same.
-    pub fn delivered(self) -> io::Result<()> {
+    pub fn delivered(&self) -> io::Result<()> {
         match std::fs::remove_file(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
     }
+}
+
+fn copy(error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), error.to_string())
 }
 
 impl Lines {

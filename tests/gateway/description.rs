@@ -61,6 +61,17 @@ async fn what_is_described_as_open_is_open_and_the_rest_wants_a_key() {
 }
 
 #[tokio::test]
+async fn a_body_is_described_as_required_exactly_where_none_is_refused() {
+    let gateway = TestGateway::start().await;
+    let replay = "/reports/dead-letters/replay";
+    let description = description(&gateway).await;
+    let required = |path: &str| description["paths"][path]["post"]["requestBody"]["required"].clone();
+    assert_eq!((required(replay), required("/subscriptions")), (json!(false), json!(true)));
+    assert_eq!(gateway.manage("POST", replay, None).await.status, 200);
+    assert_eq!(gateway.manage("POST", "/subscriptions", None).await.status, 400);
+}
+
+#[tokio::test]
 async fn answers_and_refusals_are_as_described() {
     let gateway = TestGateway::start().await;
     gateway.chat(&json!({"messages": [{"role": "user", "content": "Say hello."}]}), "").await;

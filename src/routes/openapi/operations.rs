@@ -18,6 +18,8 @@ pub(super) struct Operation {
     /// The form of the query, its members inline.
     pub(super) query: Option<fn(&mut SchemaGenerator) -> Value>,
     pub(super) body: Option<fn(&mut SchemaGenerator) -> Value>,
+    /// It may also come without its body.
+    pub(super) body_is_optional: bool,
     /// The status when all is well, and what comes with it.
     pub(super) answer: fn(&mut SchemaGenerator) -> (&'static str, Answer),
     /// Needs no key.
@@ -40,6 +42,7 @@ const PLAIN: Operation = Operation {
     summary: "",
     query: None,
     body: None,
+    body_is_optional: false,
     answer: |_| ("200", Answer::Nothing),
     is_open: false,
     once: false,
@@ -177,6 +180,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         summary: "Tries to post dead letters again: those that are named, all without a body. What was posted before \
                   counts once.",
         body: Some(schema::<dead_letters::Replay>),
+        body_is_optional: true,
         answer: |_| ("200", Answer::Json(replayed())),
         ..PLAIN
     },
