@@ -94,7 +94,11 @@ fn described(operation: &Operation, read: &mut SchemaGenerator, written: &mut Sc
     });
     if let Some(body) = operation.body {
         let schema = body(read);
-        described["requestBody"] = json!({"required": !operation.body_is_optional, "content": {"application/json": {"schema": schema}}});
+        let mut content = json!({"application/json": {"schema": schema}});
+        if let Some(media_type) = operation.body_may_be {
+            content[media_type] = json!({"schema": {"type": "string"}});
+        }
+        described["requestBody"] = json!({"required": !operation.body_is_optional, "content": content});
     }
     if operation.is_open {
         described["security"] = json!([]);

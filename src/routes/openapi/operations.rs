@@ -20,6 +20,8 @@ pub(super) struct Operation {
     pub(super) body: Option<fn(&mut SchemaGenerator) -> Value>,
     /// It may also come without its body.
     pub(super) body_is_optional: bool,
+    /// What it may be besides JSON: a media type.
+    pub(super) body_may_be: Option<&'static str>,
     /// The status when all is well, and what comes with it.
     pub(super) answer: fn(&mut SchemaGenerator) -> (&'static str, Answer),
     /// Needs no key.
@@ -43,6 +45,7 @@ const PLAIN: Operation = Operation {
     query: None,
     body: None,
     body_is_optional: false,
+    body_may_be: None,
     answer: |_| ("200", Answer::Nothing),
     is_open: false,
     once: false,
@@ -137,6 +140,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
                   export of Cost Management. Changes nothing.",
         query: Some(|_| json!({"properties": {"month": month()}})),
         body: Some(|_| json!({"description": "The file, as it is."})),
+        body_may_be: Some("text/csv"),
         answer: |written| ("200", Answer::Json(schema::<reports::reconciliation::Answer>(written))),
         ..PLAIN
     },
